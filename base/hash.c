@@ -1,0 +1,124 @@
+#include "base/hash.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+struct apd_sha256 {
+    EVP_MD_CTX *context;
+};
+
+enum apd_code apd_sha256_create(struct apd_sha256 **out, struct apd_err *err)
+{
+    struct apd_sha256 *hash = calloc(1, sizeof *hash);
+
+    if (hash != NULL)
+        hash->context = EVP_MD_CTX_new();
+    if (hash == NULL || hash->context == NULL ||
+        EVP_DigestInit_ex(hash->context, EVP_sha256(), NULL) != 1) {
+        apd_sha256_destroy(&hash);
+        return apd_fail(err, APD_NOMEM, "SHA-256 state");
+    }
+    *out = hash;
+    return APD_OK;
+}
+
+enum apd_code apd_sha256_update(struct apd_sha256 *hash, const void *data, size_t size,
+                                struct apd_err *err)
+{
+    if (EVP_DigestUpdate(hash->context, data, size) != 1)
+        return apd_fail(err, APD_BUG, "SHA-256 update of %zu bytes failed", size);
+    return APD_OK;
+}
+
+enum apd_code apd_sha256_hex(struct apd_sha256 *hash, char out[APD_SHA256_HEX], struct apd_err *err)
+{
+    static const char digits[] = "0123456789abcdef";
+    unsigned char raw[32];
+
+    if (EVP_DigestFinal_ex(hash->context, raw, NULL) != 1)
+        return apd_fail(err, APD_BUG, "SHA-256 final failed");
+    for (int i = 0; i < 32; i++) {
+        out[2 * i] = digits[raw[i] >> 4];
+        out[2 * i + 1] = digits[raw[i] & 15];
+    }
+    out[64] = '\0';
+    return APD_OK;
+}
+
+void apd_sha256_destroy(struct apd_sha256 **hash)
+{
+    if (*hash == NULL)
+        return;
+    EVP_MD_CTX_free((*hash)->context);
+    free(*hash);
+    *hash = NULL;
+}
+
+enum apd_code apd_sha256_of(const void *data, size_t size, char out[APD_SHA256_HEX],
+                            struct apd_err *err)
+{
+    struct apd_sha256 *hash = NULL;
+    enum apd_code rc;
+
+    APD_GO(apd_sha256_create(&hash, err));
+    APD_GO(apd_sha256_update(hash, data, size, err));
+    rc = apd_sha256_hex(hash, out, err);
+done:
+    apd_sha256_destroy(&hash);
+    return rc;
+}
+
+enum apd_code apd_sha256_of_file(const char *path, char out[APD_SHA256_HEX], struct apd_err *err)
+{
+    enum { CHUNK = 1 << 20 };
+    struct apd_sha256 *hash = NULL;
+    unsigned char *chunk = malloc(CHUNK);
+    enum apd_code rc;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0) {
+        rc = apd_fail_errno(err, "opening %s", path);
+        goto done;
+    }
+    if (chunk == NULL) {
+        rc = apd_fail(err, APD_NOMEM, "%d bytes to hash %s", CHUNK, path);
+        goto done;
+    }
+    APD_GO(apd_sha256_create(&hash, err));
+    for (;;) {
+        ssize_t got = read(fd, chunk, CHUNK);
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0) {
+            rc = apd_fail_errno(err, "reading %s", path);
+            goto done;
+        }
+        if (got == 0)
+            break;
+        APD_GO(apd_sha256_update(hash, chunk, (size_t)got, err));
+    }
+    rc = apd_sha256_hex(hash, out, err);
+done:
+    apd_sha256_destroy(&hash);
+    free(chunk);
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+uint32_t apd_crc32c(uint32_t crc, const void *data, size_t size)
+{
+    const unsigned char *at = data;
+
+    crc = ~crc;
+    while (size-- > 0) {
+        crc ^= *at++;
+        for (int bit = 0; bit < 8; bit++)
+            crc = crc >> 1 ^ (crc & 1 ? 0x82F63B78u : 0);
+    }
+    return ~crc;
+}
