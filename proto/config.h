@@ -1,0 +1,148 @@
+/* run.yaml: one table of options makes the parser, the checks, `advprop config explain`, the reference
+ * page and the effective file. Every option is a dotted key ("attack.eps") of one scalar or list type.
+ *
+ * Loading order: table defaults, then the file, then key=value overrides. Unknown keys, wrong types and
+ * values out of range are errors that name file and line (or the override), the key, what was expected
+ * and what was found; an unknown key also names the nearest one. */
+#ifndef APD_PROTO_CONFIG_H
+#define APD_PROTO_CONFIG_H
+
+#include "base/err.h"
+#include "base/hash.h"
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#define APD_TEXT 1024 /* bytes of a text option */
+#define APD_MILESTONES 16
+
+enum apd_mode { APD_MODE_VANILLA, APD_MODE_FAST_ADVPROP };
+enum apd_augment { APD_AUGMENT_NONE, APD_AUGMENT_CROP_FLIP };
+enum apd_stem { APD_STEM_IMAGENET, APD_STEM_SMALL };
+enum apd_bn_sync { APD_BN_SYNC_STATS, APD_BN_SYNC_FULL, APD_BN_SYNC_NONE };
+enum apd_schedule { APD_SCHEDULE_STEP, APD_SCHEDULE_COSINE };
+enum apd_budget { APD_BUDGET_AS_WRITTEN, APD_BUDGET_SAME };
+
+/* The effective configuration; each field's key, unit, default, range and meaning is in config.c. */
+struct apd_config {
+    int64_t seed;
+
+    struct {
+        char arch[32]; /* resnet18 ... resnet152 */
+        int64_t width; /* channels of the stem; 64 is the standard network */
+        int64_t stem;  /* enum apd_stem */
+        int64_t zero_init;
+    } model;
+
+    struct {
+        char format[32]; /* idx */
+        char path[APD_TEXT];
+        int64_t shuffle;
+        int64_t window;
+        int64_t crop_padding_px;
+    } data;
+    int64_t augment; /* enum apd_augment */
+
+    struct {
+        int64_t mode; /* enum apd_mode */
+        double epochs;
+        int64_t max_steps; /* 0: no limit */
+        int64_t batch;     /* B, images a step over all lanes */
+        int64_t lanes;     /* V */
+        int64_t clean_parts, aux_parts; /* ratio of a lane's slice, 4:1 */
+        int64_t budget;    /* enum apd_budget */
+        double weight_clean, weight_noise, weight_adv;
+        double label_smoothing;
+    } train;
+
+    struct {
+        double eps, step; /* 1/255 pixel units */
+        int64_t steps;    /* K */
+        double noise_prob;
+        int64_t shuffle; /* attacked images over lanes */
+    } attack;
+
+    struct {
+        int64_t sync; /* enum apd_bn_sync */
+        double momentum, eps;
+    } bn;
+
+    struct {
+        double lr, momentum, weight_decay;
+        int64_t nesterov;
+        double lr_factor_shared, lr_factor_main, lr_factor_aux;
+    } optim;
+
+    struct {
+        int64_t kind; /* enum apd_schedule */
+        double milestones[APD_MILESTONES]; /* epochs */
+        int64_t milestone_count;
+        double gamma;
+        double warmup_epochs;
+    } schedule;
+
+    struct {
+        double every_epochs;  /* 0: only at the end */
+        int64_t batch;
+        int64_t attack_steps; /* PGD at the end; 0: none */
+        double attack_eps;    /* 1/255 */
+        double attack_step;   /* 1/255 */
+        int64_t attack_images; /* first images of the test set; 0: all */
+    } eval;
+
+    struct {
+        double every_s;
+        int64_t keep_last;
+        int64_t keep_every_epochs; /* 0: none */
+    } checkpoint;
+
+    struct {
+        int64_t per_step;
+        double every_s; /* metrics.jsonl otherwise */
+        char level[16];
+    } log;
+
+    struct {
+        double join_timeout_s;
+        double silent_timeout_s; /* a worker silent this long ends the run */
+    } cluster;
+
+    char init_from[APD_TEXT];
+    char device[16]; /* auto, cpu, ref */
+    struct {
+        int64_t threads; /* per worker; 0: cores of the host divided by its workers */
+        char isa[16];
+        char conv_algo[16];
+    } cpu;
+};
+
+/* `path` NULL: defaults and overrides only. overrides: "key=value" texts. The result is range-checked
+ * but not cross-checked. */
+APD_MUST_USE enum apd_code apd_config_load(const char *path, const char *const *overrides,
+                                           size_t override_count, struct apd_config *out,
+                                           struct apd_err *err);
+
+/* Combinations: batch divides by lanes, the lane's slice by the ratio, workers <= lanes, ... The
+ * message says why a combination makes no sense. workers 0: not known yet. */
+APD_MUST_USE enum apd_code apd_config_check(const struct apd_config *config, int64_t workers,
+                                            struct apd_err *err);
+
+/* The effective file: every option, in table order, loadable again to the same values. Caller frees. */
+APD_MUST_USE enum apd_code apd_config_print(const struct apd_config *config, char **out_yaml,
+                                            struct apd_err *err);
+
+/* SHA-256 of the options that define the result (all but logging, checkpoint, cluster, device and
+ * evaluation cadence): a run directory refuses to go on under another one. */
+APD_MUST_USE enum apd_code apd_config_digest(const struct apd_config *config,
+                                             char out[APD_SHA256_HEX], struct apd_err *err);
+
+/* `advprop config explain [KEY]`: text for people; markdown = 1: the reference page's table. APD_USAGE
+ * for an unknown key (names the nearest). */
+APD_MUST_USE enum apd_code apd_config_explain(const char *key, int markdown, FILE *out,
+                                              struct apd_err *err);
+
+/* Images of one lane's slice of a step. */
+void apd_config_lane_split(const struct apd_config *config, uint32_t *out_clean, uint32_t *out_aux);
+
+#endif
