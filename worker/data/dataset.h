@@ -1,0 +1,69 @@
+/* A data set: samples numbered 0 .. samples - 1, each one image of u8 pixels and one label.
+ *
+ * The way a format joins: fill one apd_dataset_ops, put a line into the table of dataset.c.
+ * Everybody else sees only this header. Formats: "idx" (idx.c).
+ *
+ * Threads: open and close on the step thread; read may be called from several threads at once. */
+#ifndef APD_WORKER_DATA_DATASET_H
+#define APD_WORKER_DATA_DATASET_H
+
+#include "base/err.h"
+#include "base/hash.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum apd_split { APD_SPLIT_TRAIN, APD_SPLIT_TEST };
+
+struct apd_dataset;
+
+struct apd_dataset_ops {
+    const char *format; /* value of data.format */
+
+    /* Fills everything of *dataset but `ops`. classes 0: they follow from the labels (largest + 1);
+     * otherwise a label that is not below `classes` is an error. On failure close() is called on
+     * what has been filled so far. */
+    enum apd_code (*open)(struct apd_dataset *dataset, const char *path, enum apd_split split,
+                          uint32_t classes, struct apd_err *err);
+
+    /* pixels: [c][h][w] u8, written on success only in full. sample < dataset->samples. */
+    enum apd_code (*read)(const struct apd_dataset *dataset, uint64_t sample, uint8_t *out_pixels,
+                          int32_t *out_label, struct apd_err *err);
+
+    void (*close)(struct apd_dataset *dataset);
+};
+
+/* Fields are for reading; the format fills them in open. */
+struct apd_dataset {
+    const struct apd_dataset_ops *ops;
+    uint64_t samples;
+    uint32_t classes;
+    int c, h, w;             /* of every image, after any fixed resizing */
+    uint32_t shards;         /* S: what the plan permutes; idx: virtual shards of 1024 samples */
+    uint64_t *shard_samples; /* [S], sum = samples */
+    char digest[APD_SHA256_HEX]; /* of the content; equal content in another wrapping (gzip) is
+                                    equal */
+    void *state;                 /* the format's own */
+};
+
+/* APD_CONFIG: unknown format or nothing of it at `path`; APD_DATA: a damaged file, the message
+ * names file, offset, expected and found. Blocks while it reads. */
+APD_MUST_USE enum apd_code apd_dataset_open(const char *format, const char *path,
+                                            enum apd_split split, uint32_t classes,
+                                            struct apd_dataset **out, struct apd_err *err);
+
+/* out_pixels: [c][h][w]. Thread-safe. APD_BUG for a sample out of range. */
+APD_MUST_USE enum apd_code apd_dataset_read(const struct apd_dataset *dataset, uint64_t sample,
+                                            uint8_t *out_pixels, int32_t *out_label,
+                                            struct apd_err *err);
+
+/* NULL ok; nulls. */
+void apd_dataset_close(struct apd_dataset **dataset);
+
+/* Bytes of one image: c * h * w. */
+static inline size_t apd_dataset_image_bytes(const struct apd_dataset *dataset)
+{
+    return (size_t)dataset->c * (size_t)dataset->h * (size_t)dataset->w;
+}
+
+#endif
