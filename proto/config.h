@@ -142,7 +142,12 @@ APD_MUST_USE enum apd_code apd_config_digest(const struct apd_config *config,
 APD_MUST_USE enum apd_code apd_config_explain(const char *key, int markdown, FILE *out,
                                               struct apd_err *err);
 
-/* Images of one lane's slice of a step. */
+/* Epochs and milestones that are really trained: train.budget same divides both by the cost of an image,
+ * 1 + p_adv * attack.steps in mode fast_advprop (1 in vanilla), and rounds half to even; as_written
+ * copies them. out_milestones: [APD_MILESTONES], schedule.milestone_count of them are set. */
+void apd_config_budget(const struct apd_config *config, double *out_epochs, double *out_milestones);
+
+/* Images of one lane's slice of a step; all of them clean in mode vanilla. */
 void apd_config_lane_split(const struct apd_config *config, uint32_t *out_clean, uint32_t *out_aux);
 
 #endif
