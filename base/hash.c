@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/evp.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -71,18 +72,14 @@ done:
     return rc;
 }
 
-enum apd_code apd_sha256_of_file(const char *path, char out[APD_SHA256_HEX], struct apd_err *err)
+enum apd_code apd_sha256_of_fd(int fd, const char *path, char out[APD_SHA256_HEX],
+                               struct apd_err *err)
 {
     enum { CHUNK = 1 << 20 };
     struct apd_sha256 *hash = NULL;
     unsigned char *chunk = malloc(CHUNK);
     enum apd_code rc;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
 
-    if (fd < 0) {
-        rc = apd_fail_errno(err, "opening %s", path);
-        goto done;
-    }
     if (chunk == NULL) {
         rc = apd_fail(err, APD_NOMEM, "%d bytes to hash %s", CHUNK, path);
         goto done;
@@ -105,20 +102,43 @@ enum apd_code apd_sha256_of_file(const char *path, char out[APD_SHA256_HEX], str
 done:
     apd_sha256_destroy(&hash);
     free(chunk);
-    if (fd >= 0)
-        close(fd);
     return rc;
+}
+
+enum apd_code apd_sha256_of_file(const char *path, char out[APD_SHA256_HEX], struct apd_err *err)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    enum apd_code rc;
+
+    if (fd < 0)
+        return apd_fail_errno(err, "opening %s", path);
+    rc = apd_sha256_of_fd(fd, path, out, err);
+    close(fd);
+    return rc;
+}
+
+/* crc_table[b]: the CRC of byte b alone. */
+static uint32_t crc_table[256];
+static pthread_once_t crc_once = PTHREAD_ONCE_INIT;
+
+static void fill_crc_table(void)
+{
+    for (uint32_t byte = 0; byte < 256; byte++) {
+        uint32_t crc = byte;
+
+        for (int bit = 0; bit < 8; bit++)
+            crc = crc >> 1 ^ (crc & 1 ? 0x82F63B78u : 0);
+        crc_table[byte] = crc;
+    }
 }
 
 uint32_t apd_crc32c(uint32_t crc, const void *data, size_t size)
 {
     const unsigned char *at = data;
 
+    pthread_once(&crc_once, fill_crc_table);
     crc = ~crc;
-    while (size-- > 0) {
-        crc ^= *at++;
-        for (int bit = 0; bit < 8; bit++)
-            crc = crc >> 1 ^ (crc & 1 ? 0x82F63B78u : 0);
-    }
+    while (size-- > 0)
+        crc = crc >> 8 ^ crc_table[(crc ^ *at++) & 0xFF];
     return ~crc;
 }
