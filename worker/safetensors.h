@@ -37,9 +37,9 @@ struct apd_meta {
 uint64_t apd_tensor_elems(const struct apd_tensor *tensor);
 
 /* Writes `path` in the order given: temporary name in the same folder, write, fsync, rename, fsync
- * of the folder; on failure nothing is left under either name that was not there before (the
- * message names the failing step). *out_bytes and out_sha256 describe the file. APD_BUG: a name
- * twice, or not UTF-8. */
+ * of the folder. On failure nothing new is left under either name, and the message names the
+ * failing step. *out_bytes and out_sha256 describe the file. APD_BUG: a name twice, or not UTF-8.
+ */
 APD_MUST_USE enum apd_code apd_safetensors_write(const char *path, const struct apd_tensor *tensors,
                                                  size_t tensor_count, const struct apd_meta *meta,
                                                  size_t meta_count, uint64_t *out_bytes,
