@@ -1,0 +1,96 @@
+/* Input images: bytes to [-1, 1], pixel noise, the attack, rows by index. */
+#include "base/rng.h"
+#include "kernels/cpu/cpu.h"
+
+#include <string.h>
+
+#define STRIP 1024u /* pixels of one task: a multiple of 4, the pixels of a Philox block */
+
+static struct apd_noise_stream stream_of(const struct apd_noise *noise, int i)
+{
+    return (struct apd_noise_stream){
+        .key = noise->seed,
+        .word1 = (uint32_t)noise->purpose << 24 | (noise->epoch[i] & 0xFFFFFFu),
+        .word2 = (uint32_t)noise->sample[i],
+        .word3 = (uint32_t)(noise->sample[i] >> 32),
+    };
+}
+
+/* Pixels [from, from + count) of image i; x and noisy (or NULL) point to the first of them. */
+static void pack_strip(const struct cpu_backend *cpu, const float table[256], const uint8_t *bytes,
+                       size_t from, size_t count, const struct apd_noise *noise, int i, float *x,
+                       float *noisy)
+{
+    float delta[STRIP];
+
+    for (size_t k = 0; k < count; k++)
+        x[k] = table[bytes[k]];
+    if (noisy == NULL)
+        return;
+    if (noise == NULL) {
+        memcpy(noisy, x, count * sizeof *x);
+        return;
+    }
+    cpu->simd->noise(stream_of(noise, i), (uint32_t)(from / 4), (count + 3) / 4,
+                     (float)noise->range, delta);
+    for (size_t k = 0; k < count; k++)
+        noisy[k] = x[k] + delta[k];
+}
+
+static enum apd_code cpu_input_pack(struct apd_backend *be, int n, size_t pixels,
+                                    const uint8_t *bytes, const struct apd_noise *noise, void *x,
+                                    void *noisy, struct apd_err *err)
+{
+    struct cpu_backend *cpu = cpu_of(be);
+    size_t strips = (pixels + STRIP - 1) / STRIP;
+    float table[256];
+
+    (void)err;
+    for (int v = 0; v < 256; v++)
+        table[v] = (float)(v / 127.5 - 1);
+#pragma omp parallel for schedule(static) num_threads(cpu_threads_for(cpu, (size_t)n *pixels))
+    for (size_t t = 0; t < (size_t)n * strips; t++) {
+        size_t i = t / strips, from = t % strips * STRIP, at = i * pixels + from;
+        size_t count = pixels - from < STRIP ? pixels - from : STRIP;
+
+        pack_strip(cpu, table, bytes + at, from, count, noise, (int)i, (float *)x + at,
+                   noisy != NULL ? (float *)noisy + at : NULL);
+    }
+    return APD_OK;
+}
+
+static enum apd_code cpu_attack_step(struct apd_backend *be, size_t n, const void *x,
+                                     const void *at, const void *d_x, double step, double eps,
+                                     void *next, struct apd_err *err)
+{
+    struct cpu_backend *cpu = cpu_of(be);
+
+    (void)err;
+#pragma omp parallel for schedule(static) num_threads(cpu_threads_for(cpu, n))
+    for (size_t k = 0; k < n; k += STRIP)
+        cpu->simd->attack(n - k < STRIP ? n - k : STRIP, (const float *)x + k,
+                          (const float *)at + k, (const float *)d_x + k, (float)step, (float)eps,
+                          (float *)next + k);
+    return APD_OK;
+}
+
+static enum apd_code cpu_rows_gather(struct apd_backend *be, int rows, size_t row_elems,
+                                     const void *src, const int32_t *index, void *dst,
+                                     struct apd_err *err)
+{
+    struct cpu_backend *cpu = cpu_of(be);
+
+    (void)err;
+#pragma omp parallel for schedule(static) num_threads(cpu_threads_for(cpu, (size_t)rows *row_elems))
+    for (int i = 0; i < rows; i++)
+        memcpy((float *)dst + (size_t)i * row_elems,
+               (const float *)src + (size_t)index[i] * row_elems, row_elems * sizeof(float));
+    return APD_OK;
+}
+
+void cpu_image_ops(struct apd_backend_ops *ops)
+{
+    ops->input_pack = cpu_input_pack;
+    ops->attack_step = cpu_attack_step;
+    ops->rows_gather = cpu_rows_gather;
+}

@@ -1,0 +1,55 @@
+#include "kernels/ref/ref.h"
+
+#include <math.h>
+
+static enum apd_code ref_add(struct apd_backend *be, size_t n, const void *src, void *dst,
+                             struct apd_err *err)
+{
+    const real *from = src;
+    real *to = dst;
+
+    (void)be;
+    (void)err;
+    for (size_t i = 0; i < n; i++)
+        to[i] += from[i];
+    return APD_OK;
+}
+
+static enum apd_code ref_sgd(struct apd_backend *be, size_t n, const struct apd_sgd *sgd,
+                             const void *d_w, void *w, void *m, struct apd_err *err)
+{
+    const real *gradient = d_w;
+    real *weight = w, *velocity = m;
+
+    (void)be;
+    (void)err;
+    for (size_t i = 0; i < n; i++) {
+        double g = sgd->grad_scale * gradient[i] + sgd->weight_decay * weight[i];
+        double v = sgd->momentum * velocity[i] + g;
+
+        velocity[i] = (real)v;
+        weight[i] = (real)(weight[i] - sgd->lr * (sgd->nesterov ? g + sgd->momentum * v : v));
+    }
+    return APD_OK;
+}
+
+static enum apd_code ref_nonfinite(struct apd_backend *be, size_t n, const void *x, int *out_bad,
+                                   struct apd_err *err)
+{
+    const real *src = x;
+    int bad = 0;
+
+    (void)be;
+    (void)err;
+    for (size_t i = 0; i < n; i++)
+        bad |= !isfinite(src[i]);
+    *out_bad = bad;
+    return APD_OK;
+}
+
+void REF(flat_ops)(struct apd_backend_ops *ops)
+{
+    ops->add = ref_add;
+    ops->sgd = ref_sgd;
+    ops->nonfinite = ref_nonfinite;
+}
