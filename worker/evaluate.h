@@ -1,0 +1,34 @@
+/* Evaluation: top-1, top-5 and loss of a network on a data set, by main or auxiliary BN (running
+ * statistics), clean or under a PGD attack, spread over the workers. Every image is counted exactly
+ * once: worker w has images [w N / W, (w + 1) N / W), the last batch is filled with images of
+ * weight 0. */
+#ifndef APD_WORKER_EVALUATE_H
+#define APD_WORKER_EVALUATE_H
+
+#include "base/err.h"
+#include "kernels/backend.h"
+#include "worker/comm.h"
+#include "worker/data/dataset.h"
+#include "worker/model/net.h"
+
+#include <stdint.h>
+
+struct apd_evaluation {
+    struct apd_net *net;
+    struct apd_params *params;
+    struct apd_comm *comm;
+    const struct apd_dataset *dataset;
+    int batch;       /* images at once; the net is planned for at least that many */
+    uint64_t images; /* the first so many of the data set; 0: all */
+    enum apd_bn_set set;
+    int attack_steps;               /* PGD steps up the loss from a random start; 0: clean images */
+    double attack_eps, attack_step; /* 1/255 pixel units */
+    uint64_t seed;                  /* of the random start */
+    float *logits;                  /* NULL, or [images][classes]: filled on every worker */
+};
+
+/* Collective. *out: over all images. */
+APD_MUST_USE enum apd_code apd_evaluate(const struct apd_evaluation *evaluation,
+                                        struct apd_loss *out, struct apd_err *err);
+
+#endif

@@ -1,0 +1,39 @@
+/* What every mode of the worker program needs first: configuration, data, backend, network. */
+#ifndef APD_WORKER_JOB_H
+#define APD_WORKER_JOB_H
+
+#include "base/err.h"
+#include "kernels/backend.h"
+#include "proto/config.h"
+#include "proto/plan.h"
+#include "worker/comm.h"
+#include "worker/data/dataset.h"
+#include "worker/model/arch.h"
+#include "worker/model/params.h"
+
+struct apd_job {
+    struct apd_config config;
+    const char *run_dir; /* may be NULL */
+    struct apd_comm *comm;
+    int workers_on_host; /* that share this host's cores */
+    struct apd_dataset *train, *test;
+    struct apd_backend *be;
+    char backend_text[96]; /* "cpu avx512 nChw16c, 1 thread" */
+    struct apd_arch arch;
+    struct apd_params *params;
+};
+
+/* Opens train and test data. */
+APD_MUST_USE enum apd_code apd_job_open_data(struct apd_job *job, struct apd_err *err);
+
+/* Makes the backend, the architecture for the data's images and the parameters (zero). After the
+ * data. */
+APD_MUST_USE enum apd_code apd_job_make_network(struct apd_job *job, struct apd_err *err);
+
+/* The plan of the training data; its shard list stays the data set's. */
+void apd_job_plan_desc(const struct apd_job *job, struct apd_plan_desc *out);
+
+/* Frees all but the communicator. */
+void apd_job_fini(struct apd_job *job);
+
+#endif

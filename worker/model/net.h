@@ -1,0 +1,73 @@
+/* Forward and backward through a network: activations, their gradients and BN over segments.
+ *
+ * One arena, planned once for the largest batch, holds everything; nothing is allocated in a pass.
+ * Each pass overwrites the activations of the one before. Parameter gradients are added to,
+ * activation gradients are overwritten. Thread: step. Knows no lanes, workers or attack. */
+#ifndef APD_WORKER_MODEL_NET_H
+#define APD_WORKER_MODEL_NET_H
+
+#include "base/err.h"
+#include "kernels/backend.h"
+#include "worker/model/arch.h"
+#include "worker/model/params.h"
+
+/* Pools the batch statistics of main segments over lanes and workers (bn.sync: full). */
+struct apd_bn_pool {
+    /* sums (device doubles [segments][2][C]): main segments get the total over all lanes. */
+    enum apd_code (*pool)(void *ctx, const struct apd_segment *seg, int segments, size_t c,
+                          double *sums, struct apd_err *err);
+    void *ctx;
+    double images; /* main images over all lanes */
+};
+
+/* One execution of the network on n images. */
+struct apd_pass {
+    int n;
+    const struct apd_segment *seg;
+    int segments;
+    const void *images; /* device, input image tensor */
+    int batch_stats; /* normalise by the batch; else by running statistics of each segment's set */
+    /* batch_stats: device doubles, [layer][segments][2][C], apd_net_sums(net, segments) of them:
+     * each segment's own sum and sum of squares. */
+    double *sums;
+    const struct apd_bn_pool *pool; /* NULL: every segment on its own */
+    /* Backward only: */
+    const struct apd_targets *targets;
+    void *d_weights; /* flat array like the weights, added to; NULL: not wanted */
+    void *d_images;  /* like images, overwritten; NULL: not wanted */
+};
+
+struct apd_net;
+
+/* max_images, max_segments: of any pass. */
+APD_MUST_USE enum apd_code apd_net_create(struct apd_params *params, int max_images,
+                                          int max_segments, struct apd_net **out,
+                                          struct apd_err *err);
+void apd_net_destroy(struct apd_net **net);
+
+/* Makes the convolutions ready for batches of n images, so that passes do not. */
+APD_MUST_USE enum apd_code apd_net_prepare(struct apd_net *net, int n, struct apd_err *err);
+
+/* BN constants; set once before the first pass. */
+void apd_net_set_bn_eps(struct apd_net *net, double eps);
+
+/* Doubles of a pass's sums. */
+size_t apd_net_sums(const struct apd_net *net, int segments);
+
+/* Channels over all BN layers, padded as in sums: a segment has 2 * this many doubles. */
+size_t apd_net_channels(const struct apd_net *net);
+
+/* Leaves the logits ([n][classes] plain device rows) in the arena until the next pass. */
+APD_MUST_USE enum apd_code apd_net_forward(struct apd_net *net, const struct apd_pass *pass,
+                                           struct apd_err *err);
+const void *apd_net_logits(const struct apd_net *net);
+
+/* After forward of the same pass: losses per segment, and the gradients the pass asks for. With
+ * neither asked for it only computes the losses. */
+APD_MUST_USE enum apd_code apd_net_backward(struct apd_net *net, const struct apd_pass *pass,
+                                            struct apd_loss *out_loss, struct apd_err *err);
+
+/* Bytes of the arena. */
+size_t apd_net_arena_bytes(const struct apd_net *net);
+
+#endif

@@ -1,0 +1,244 @@
+#include "worker/model/params.h"
+
+#include "base/rng.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static size_t take(size_t *used, size_t n)
+{
+    size_t at = *used;
+
+    *used += n;
+    return at;
+}
+
+static void lay_out(struct apd_params *params)
+{
+    const struct apd_arch *arch = params->arch;
+    struct apd_backend *be = params->be;
+    int sets = params->has_aux ? APD_BN_SETS : 1;
+    size_t used = 0, stats = 0, begin;
+
+    for (int i = 0; i < arch->layer_count; i++)
+        params->layer[i].conv = take(&used, be->ops->conv_weight_elems(params->conv[i]));
+    params->fc_weight = take(&used, (size_t)arch->classes * (size_t)arch->features.c);
+    params->fc_bias = take(&used, (size_t)arch->classes);
+    params->set[APD_SET_SHARED] = (struct apd_range){0, used};
+    for (int set = 0; set < sets; set++) {
+        begin = used;
+        for (int i = 0; i < arch->layer_count; i++) {
+            struct apd_layer_params *layer = &params->layer[i];
+            size_t c = be->ops->channel_elems(be, arch->layer[i].out.c);
+
+            layer->gamma[set] = take(&used, c);
+            layer->beta[set] = take(&used, c);
+            layer->running_mean[set] = take(&stats, c);
+            layer->running_var[set] = take(&stats, c);
+        }
+        params->set[APD_SET_MAIN + set] = (struct apd_range){begin, used - begin};
+    }
+    params->count = used;
+    params->stats_count = stats;
+}
+
+enum apd_code apd_params_create(struct apd_backend *be, const struct apd_arch *arch, int has_aux,
+                                struct apd_params **out, struct apd_err *err)
+{
+    struct apd_params *params = calloc(1, sizeof *params);
+    enum apd_code rc = APD_OK;
+
+    if (params == NULL)
+        return apd_fail(err, APD_NOMEM, "parameter table");
+    params->be = be;
+    params->arch = arch;
+    params->has_aux = has_aux;
+    for (int i = 0; i < arch->layer_count; i++)
+        APD_GO(be->ops->conv_create(be, &arch->layer[i].shape, &params->conv[i], err));
+    lay_out(params);
+    APD_GO(be->ops->alloc(be, params->count * be->elem_bytes, &params->weights, err));
+    APD_GO(be->ops->alloc(be, params->count * be->elem_bytes, &params->momentum, err));
+    APD_GO(be->ops->alloc(be, params->stats_count * be->elem_bytes, &params->stats, err));
+    *out = params;
+    params = NULL;
+done:
+    apd_params_destroy(&params);
+    return rc;
+}
+
+void apd_params_destroy(struct apd_params **params)
+{
+    struct apd_params *dead = *params;
+
+    if (dead == NULL)
+        return;
+    for (int i = 0; i < dead->arch->layer_count; i++)
+        if (dead->conv[i] != NULL)
+            dead->be->ops->conv_destroy(dead->be, &dead->conv[i]);
+    if (dead->weights != NULL)
+        dead->be->ops->free(dead->be, dead->weights);
+    if (dead->momentum != NULL)
+        dead->be->ops->free(dead->be, dead->momentum);
+    if (dead->stats != NULL)
+        dead->be->ops->free(dead->be, dead->stats);
+    free(dead);
+    *params = NULL;
+}
+
+/* Order: for each layer conv.weight, then the BN's 4 vectors, then the auxiliary BN's 4; then fc.
+ */
+int apd_params_tensor(const struct apd_params *params, int i, struct apd_tensor_info *out)
+{
+    static const char *const vectors[4] = {"weight", "bias", "running_mean", "running_var"};
+    const struct apd_arch *arch = params->arch;
+    int per_layer = params->has_aux ? 9 : 5;
+    int layer = i / per_layer, part = i % per_layer;
+
+    memset(out, 0, sizeof *out);
+    out->layer = -1;
+    if (i < 0 || i >= arch->layer_count * per_layer + 2)
+        return 0;
+    if (layer == arch->layer_count) {
+        out->dims = part == 0 ? 2 : 1;
+        out->shape[0] = arch->classes;
+        out->shape[1] = arch->features.c;
+        out->elems = (size_t)arch->classes * (part == 0 ? (size_t)arch->features.c : 1);
+        out->at = part == 0 ? params->fc_weight : params->fc_bias;
+        (void)snprintf(out->name, sizeof out->name, "fc.%s", vectors[part]);
+    } else if (part == 0) {
+        const struct apd_conv_shape *shape = &arch->layer[layer].shape;
+
+        out->dims = 4;
+        out->shape[0] = shape->out_c;
+        out->shape[1] = shape->in.c / shape->groups;
+        out->shape[2] = out->shape[3] = shape->kernel;
+        out->elems = (size_t)(out->shape[0] * out->shape[1] * out->shape[2] * out->shape[3]);
+        out->layer = layer;
+        out->at = params->layer[layer].conv;
+        (void)snprintf(out->name, sizeof out->name, "%s.weight", arch->layer[layer].conv);
+    } else {
+        const struct apd_layer_params *at = &params->layer[layer];
+        int set = (part - 1) / 4, which = (part - 1) % 4;
+        const size_t places[4] = {at->gamma[set], at->beta[set], at->running_mean[set],
+                                  at->running_var[set]};
+
+        out->dims = 1;
+        out->shape[0] = arch->layer[layer].out.c;
+        out->elems = (size_t)out->shape[0];
+        out->is_stat = which >= 2;
+        out->at = places[which];
+        out->set = APD_SET_MAIN + set;
+        (void)snprintf(out->name, sizeof out->name, "%s.%s%s", arch->layer[layer].bn,
+                       set == APD_BN_AUX ? "aux_bn." : "", vectors[which]);
+    }
+    return 1;
+}
+
+enum apd_code apd_params_export(const struct apd_params *params, const struct apd_tensor_info *info,
+                                const void *flat, float *out, struct apd_err *err)
+{
+    const char *at = (const char *)flat + info->at * params->be->elem_bytes;
+
+    if (info->layer >= 0)
+        return params->be->ops->conv_export(params->be, params->conv[info->layer], at, out, err);
+    return params->be->ops->download_floats(params->be, out, at, info->elems, err);
+}
+
+enum apd_code apd_params_import(const struct apd_params *params, const struct apd_tensor_info *info,
+                                const float *in, void *flat, struct apd_err *err)
+{
+    void *at = apd_at(params, flat, info->at);
+
+    if (info->layer >= 0)
+        return params->be->ops->conv_import(params->be, params->conv[info->layer], in, at, err);
+    return params->be->ops->upload_floats(params->be, at, in, info->elems, err);
+}
+
+/* FNV-1a of the name: the identity of a parameter's random stream. */
+static uint64_t name_id(const char *name)
+{
+    uint64_t h = 0xcbf29ce484222325u;
+
+    while (*name != '\0')
+        h = (h ^ (unsigned char)*name++) * 0x100000001b3u;
+    return h;
+}
+
+/* Box-Muller on pairs of one block: v[0], v[1] -> two normals; v[2], v[3] -> two more. */
+static void fill_normal(uint64_t seed, uint64_t id, double sigma, float *out, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct apd_philox r = apd_rng(seed, APD_RNG_INIT, 0, id, (uint32_t)(i / 4));
+        const uint32_t *v = r.v + (i % 4 / 2) * 2;
+        double u = ((double)v[0] + 1) * 0x1p-32, angle = 2 * M_PI * (double)v[1] * 0x1p-32;
+        double radius = sigma * sqrt(-2 * log(u));
+
+        out[i] = (float)(i % 2 == 0 ? radius * cos(angle) : radius * sin(angle));
+    }
+}
+
+static void fill_uniform(uint64_t seed, uint64_t id, double bound, float *out, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct apd_philox r = apd_rng(seed, APD_RNG_INIT, 0, id, (uint32_t)(i / 4));
+
+        out[i] = (float)((2 * (double)apd_uniform(r.v[i % 4]) - 1) * bound);
+    }
+}
+
+static void fill_constant(float value, float *out, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = value;
+}
+
+static void initial_values(const struct apd_params *params, const struct apd_tensor_info *info,
+                           uint64_t seed, int zero_init, float *out)
+{
+    const struct apd_arch *arch = params->arch;
+    int is_weight = strcmp(strrchr(info->name, '.'), ".weight") == 0;
+    int is_var = strcmp(strrchr(info->name, '.'), ".running_var") == 0;
+    int zero = 0;
+
+    if (info->layer >= 0) { /* fan-out of a convolution: out_c k k */
+        double fan_out = (double)(info->shape[0] * info->shape[2] * info->shape[3]);
+
+        fill_normal(seed, name_id(info->name), sqrt(2 / fan_out), out, info->elems);
+        return;
+    }
+    if (info->set == APD_SET_SHARED) { /* fc */
+        fill_uniform(seed, name_id(info->name), 1 / sqrt((double)arch->features.c), out,
+                     info->elems);
+        return;
+    }
+    for (int i = 0; zero_init && i < arch->layer_count; i++) {
+        const struct apd_layer_params *layer = &params->layer[i];
+
+        zero |= arch->layer[i].zero_init && !info->is_stat &&
+                info->at == layer->gamma[info->set - APD_SET_MAIN];
+    }
+    fill_constant(((is_weight && !zero) || is_var) ? 1 : 0, out, info->elems);
+}
+
+enum apd_code apd_params_init(struct apd_params *params, uint64_t seed, int zero_init,
+                              struct apd_err *err)
+{
+    struct apd_tensor_info info;
+    enum apd_code rc = APD_OK;
+
+    for (int i = 0; apd_params_tensor(params, i, &info); i++) {
+        float *values = malloc(info.elems * sizeof *values);
+
+        if (values == NULL)
+            return apd_fail(err, APD_NOMEM, "%zu floats to initialise %s", info.elems, info.name);
+        initial_values(params, &info, seed, zero_init, values);
+        rc = apd_params_import(params, &info, values,
+                               info.is_stat ? params->stats : params->weights, err);
+        free(values);
+        APD_TRY(rc);
+    }
+    params->be->ops->weights_changed(params->be);
+    return APD_OK;
+}

@@ -1,0 +1,344 @@
+/* See step.h. A worker runs its lanes one after another, each a BN group of its own: the noise pass
+ * of each, the shuffle, then the clean and adv pass of each. With bn.sync: full the lanes are
+ * coupled layer by layer and run as one batch with a segment per lane ("slice" below: the lanes of
+ * one execution).
+ *
+ *   slice's batch in P1:  [ aux of lane 0 | aux of lane 1 | ... ]
+ *   slice's batch in P2:  [ clean of lane 0 | adv of lane 0 | clean of lane 1 | ... ]
+ *
+ * Each slice has its own gradient; they are summed over lanes and workers in tree order. */
+#include "base/rng.h"
+#include "worker/step_private.h"
+#include "worker/tree.h"
+
+#include <string.h>
+
+enum { BUCKET_ELEMS = 1 << 20 };
+
+static void tell(const struct apd_step *step, Advprop__V1__Phase phase)
+{
+    if (step->on_phase != NULL)
+        step->on_phase(step->ctx, phase);
+}
+
+/* ---------------------------------------------------------------- the passes */
+
+static enum apd_code upload_labels(struct apd_step *step, const int32_t *host, int n,
+                                   int32_t *device, struct apd_err *err)
+{
+    return step->be->ops->upload(step->be, device, host, (size_t)n * sizeof *host, err);
+}
+
+/* Normalised auxiliary images of all lanes, and the same plus noise. */
+static enum apd_code pack_aux(struct apd_step *step, uint64_t number,
+                              const struct apd_step_data *data, struct apd_err *err)
+{
+    struct apd_philox draw =
+        apd_rng((uint64_t)step->config.seed, APD_RNG_NOISE_CHOICE, 0, number, 0);
+    int noisy = (double)apd_uniform(draw.v[0]) < step->config.attack.noise_prob;
+    size_t bytes = step->pixels * step->be->elem_bytes;
+
+    for (int lane = 0; lane < step->lane_count; lane++) {
+        size_t row = (size_t)lane * data->lane_batch + (size_t)step->clean;
+        size_t place = (size_t)lane * (size_t)step->aux;
+        struct apd_noise noise = {.sample = data->sample + row,
+                                  .epoch = data->epoch + row,
+                                  .seed = (uint64_t)step->config.seed,
+                                  .purpose = APD_RNG_NOISE,
+                                  .range = step->eps};
+
+        APD_TRY(step->be->ops->input_pack(step->be, step->aux, step->pixels,
+                                          data->pixels + row * step->pixels, noisy ? &noise : NULL,
+                                          (char *)step->x_aux + place * bytes,
+                                          (char *)step->x_attack + place * bytes, err));
+        memcpy(step->aux_label + place, data->labels + row, (size_t)step->aux * sizeof(int32_t));
+    }
+    return APD_OK;
+}
+
+/* Forward and backward on the perturbed images, weight gradients kept, and one attack step; K
+ * times. */
+static enum apd_code noise_pass(struct apd_step *step, int slice, struct apd_err *err)
+{
+    const struct apd_backend_ops *ops = step->be->ops;
+    int n = step->aux * step->slice_lanes, first_lane = slice * step->slice_lanes;
+    size_t elems = (size_t)n * step->pixels;
+    size_t offset = (size_t)slice * elems * step->be->elem_bytes;
+    void *at = (char *)step->x_attack + offset, *clean = (char *)step->x_aux + offset;
+    struct apd_targets targets = {.label = step->noise_label,
+                                  .weight = step->noise_weight,
+                                  .smoothing = step->config.train.label_smoothing};
+    struct apd_loss loss[APD_MAX_SEGMENTS];
+
+    APD_TRY(
+        upload_labels(step, step->aux_label + first_lane * step->aux, n, step->noise_label, err));
+    for (int k = 0; k < step->noise_passes; k++) {
+        struct apd_pass pass = {.n = n,
+                                .seg = step->noise_segments,
+                                .segments = step->slice_lanes,
+                                .images = at,
+                                .batch_stats = 1,
+                                .sums = step->noise_sums[k],
+                                .targets = &targets,
+                                .d_weights = step->gradient[slice],
+                                .d_images = step->d_attack};
+
+        APD_TRY(apd_net_forward(step->net, &pass, err));
+        APD_TRY(apd_net_backward(step->net, &pass, loss, err));
+        APD_TRY(ops->attack_step(step->be, elems, clean, at, step->d_attack, step->attack_step,
+                                 step->eps, at, err));
+        for (int i = 0; i < step->slice_lanes; i++) {
+            apd_tally_loss(step->tally, first_lane + i, APD_NOISE, &loss[i]);
+            APD_TRY(apd_tally_bn(step->tally, first_lane + i, k, pass.sums, i, pass.segments, err));
+        }
+    }
+    return APD_OK;
+}
+
+/* The slice's batch of clean and attacked images. */
+static enum apd_code fill_batch(struct apd_step *step, int slice, const struct apd_step_data *data,
+                                struct apd_err *err)
+{
+    const struct apd_backend_ops *ops = step->be->ops;
+    size_t bytes = step->pixels * step->be->elem_bytes;
+    int per_lane = step->clean + step->aux;
+
+    for (int i = 0; i < step->slice_lanes; i++) {
+        int lane = slice * step->slice_lanes + i;
+        size_t row = (size_t)lane * data->lane_batch;
+        char *at = (char *)step->batch + (size_t)(i * per_lane) * bytes;
+        int32_t *label = step->label + i * per_lane;
+
+        APD_TRY(ops->input_pack(step->be, step->clean, step->pixels,
+                                data->pixels + row * step->pixels, NULL, at, NULL, err));
+        memcpy(label, data->labels + row, (size_t)step->clean * sizeof *label);
+        if (step->aux == 0)
+            continue;
+        APD_TRY(ops->copy(step->be, at + (size_t)step->clean * bytes,
+                          (char *)step->x_shuffled + (size_t)(lane * step->aux) * bytes,
+                          (size_t)step->aux * bytes, err));
+        memcpy(label + step->clean, step->shuffled_label + lane * step->aux,
+               (size_t)step->aux * sizeof *label);
+    }
+    return upload_labels(step, step->label, per_lane * step->slice_lanes, step->train_label, err);
+}
+
+static enum apd_code train_pass(struct apd_step *step, int slice, const struct apd_step_data *data,
+                                struct apd_err *err)
+{
+    struct apd_targets targets = {.label = step->train_label,
+                                  .weight = step->train_weight,
+                                  .smoothing = step->config.train.label_smoothing};
+    int per_lane = step->aux > 0 ? 2 : 1;
+    struct apd_pass pass = {.n = (step->clean + step->aux) * step->slice_lanes,
+                            .seg = step->train_segments,
+                            .segments = per_lane * step->slice_lanes,
+                            .images = step->batch,
+                            .batch_stats = 1,
+                            .sums = step->train_sums,
+                            .pool = apd_step_is_full(step) ? &step->pool : NULL,
+                            .targets = &targets,
+                            .d_weights = step->gradient[slice]};
+    struct apd_loss loss[APD_MAX_SEGMENTS];
+
+    APD_TRY(fill_batch(step, slice, data, err));
+    APD_TRY(apd_net_forward(step->net, &pass, err));
+    APD_TRY(apd_net_backward(step->net, &pass, loss, err));
+    for (int s = 0; s < pass.segments; s++) {
+        int lane = slice * step->slice_lanes + s / per_lane, adv = s % per_lane;
+
+        apd_tally_loss(step->tally, lane, adv ? APD_ADV : APD_CLEAN, &loss[s]);
+        APD_TRY(apd_tally_bn(step->tally, lane, step->noise_passes + adv, pass.sums, s,
+                             pass.segments, err));
+    }
+    return APD_OK;
+}
+
+/* ---------------------------------------------------------------- exchange and update */
+
+static enum apd_code add_gradients(void *ctx, int dst, int src, struct apd_err *err)
+{
+    struct apd_step *step = ctx;
+
+    return step->be->ops->add(step->be, step->params->count, step->gradient[src],
+                              step->gradient[dst], err);
+}
+
+/* Leaves the sum over all lanes of all workers in gradient[0]. */
+static enum apd_code exchange_gradients(struct apd_step *step, struct apd_err *err)
+{
+    enum apd_sum_type type = step->be->elem_bytes == sizeof(float) ? APD_SUM_F32 : APD_SUM_F64;
+
+    APD_TRY(apd_tree_sum(step->slices, add_gradients, step, err));
+    for (size_t at = 0; at < step->params->count; at += BUCKET_ELEMS) {
+        size_t left = step->params->count - at;
+
+        APD_TRY(step->comm->ops->sum_start(step->comm, apd_at(step->params, step->gradient[0], at),
+                                           left < BUCKET_ELEMS ? left : BUCKET_ELEMS, type, err));
+    }
+    return step->comm->ops->sum_wait(step->comm, err);
+}
+
+double apd_step_count(const struct apd_step *step, enum apd_set set)
+{
+    double clean = (double)step->lanes * step->clean * step->config.train.weight_clean;
+    double noise =
+        (double)step->lanes * step->aux * step->config.train.weight_noise * step->noise_passes;
+    double adv = (double)step->lanes * step->aux * step->config.train.weight_adv;
+
+    switch (set) {
+    case APD_SET_MAIN:
+        return clean;
+    case APD_SET_AUX:
+        return noise + adv;
+    case APD_SET_SHARED:
+    case APD_SETS:
+        break;
+    }
+    return clean + noise + adv;
+}
+
+static enum apd_code check_gradient(struct apd_step *step, uint64_t number, struct apd_err *err)
+{
+    int bad = 0;
+
+    APD_TRY(step->be->ops->nonfinite(step->be, step->params->count, step->gradient[0], &bad, err));
+    if (bad)
+        return apd_fail(err, APD_CONFIG,
+                        "step %llu: the gradient is not finite: training has diverged; "
+                        "lower optim.lr or lengthen schedule.warmup_epochs",
+                        (unsigned long long)number);
+    return APD_OK;
+}
+
+static enum apd_code update_weights(struct apd_step *step, double lr, struct apd_err *err)
+{
+    const double factor[APD_SETS] = {step->config.optim.lr_factor_shared,
+                                     step->config.optim.lr_factor_main,
+                                     step->config.optim.lr_factor_aux};
+    struct apd_params *params = step->params;
+
+    for (enum apd_set set = 0; set < APD_SETS; set++) {
+        struct apd_range range = params->set[set];
+        double count = apd_step_count(step, set);
+        struct apd_sgd sgd = {.grad_scale = count > 0 ? 1 / count : 0,
+                              .lr = lr * factor[set],
+                              .momentum = step->config.optim.momentum,
+                              .weight_decay = step->config.optim.weight_decay,
+                              .nesterov = (int)step->config.optim.nesterov};
+
+        if (range.count > 0)
+            APD_TRY(step->be->ops->sgd(step->be, range.count, &sgd,
+                                       apd_at(params, step->gradient[0], range.first),
+                                       apd_at(params, params->weights, range.first),
+                                       apd_at(params, params->momentum, range.first), err));
+    }
+    step->be->ops->weights_changed(step->be);
+    return APD_OK;
+}
+
+static enum apd_code update_statistics(struct apd_step *step, struct apd_err *err)
+{
+    /* bn.sync none: lane 0 alone moves the statistics, as rank 0 does in the authors' code. */
+    int lanes = step->config.bn.sync == APD_BN_SYNC_NONE ? 1 : step->lanes;
+
+    return apd_tally_update_running(step->tally, (double)lanes * step->clean,
+                                    (double)lanes * step->aux, step->config.bn.momentum, err);
+}
+
+/* ---------------------------------------------------------------- the step */
+
+/* What this worker does by itself before the shuffle. */
+static enum apd_code attack_lanes(struct apd_step *step, uint64_t number,
+                                  const struct apd_step_data *data, struct apd_err *err)
+{
+    tell(step, ADVPROP__V1__PHASE__PHASE_NOISE_PASS);
+    APD_TRY(pack_aux(step, number, data, err));
+    for (int slice = 0; slice < step->slices; slice++)
+        APD_TRY(noise_pass(step, slice, err));
+    return APD_OK;
+}
+
+static enum apd_code train_lanes(struct apd_step *step, const struct apd_step_data *data,
+                                 struct apd_err *err)
+{
+    tell(step, ADVPROP__V1__PHASE__PHASE_TRAIN_PASS);
+    for (int slice = 0; slice < step->slices; slice++)
+        APD_TRY(train_pass(step, slice, data, err));
+    return APD_OK;
+}
+
+static enum apd_code start_step(struct apd_step *step, const struct apd_step_data *data,
+                                uint64_t number, struct apd_err *err)
+{
+    uint64_t batch = (uint64_t)step->lanes * (uint64_t)(step->clean + step->aux);
+
+    apd_tally_receipts(step->tally, data, (uint32_t)(number * batch / step->samples));
+    return step->be->ops->zero(step->be, step->gradient_block,
+                               (size_t)step->slices * step->params->count * step->be->elem_bytes,
+                               err);
+}
+
+enum apd_code apd_step_run(struct apd_step *step, uint64_t number, const struct apd_step_data *data,
+                           const struct apd_err *failure, double lr, unsigned flags,
+                           struct apd_step_result *out, struct apd_err *err)
+{
+    /* `local` is what this worker's own part came to. A worker that failed still takes part in the
+     * collectives, so that nobody waits for it in vain; the commit tells everybody. */
+    enum apd_code local = failure != NULL ? failure->code : APD_OK;
+    struct apd_err local_err = {0};
+
+    if (failure != NULL)
+        local_err = *failure;
+    apd_tally_reset(step->tally);
+    if (local == APD_OK)
+        local = start_step(step, data, number, &local_err);
+    if (step->noise_passes > 0) {
+        if (local == APD_OK)
+            local = attack_lanes(step, number, data, &local_err);
+        tell(step, ADVPROP__V1__PHASE__PHASE_SHUFFLE);
+        APD_TRY(apd_shuffle_run(step->shuffle, (uint64_t)step->config.seed, number,
+                                (int)step->config.attack.shuffle, step->x_attack, step->aux_label,
+                                step->x_shuffled, step->shuffled_label, err));
+    }
+    if (local == APD_OK)
+        local = train_lanes(step, data, &local_err);
+    /* SyncBN exchanges sums in the middle of a pass: a worker that failed there left the others
+     * waiting in it, and only ending the job frees them. */
+    if (local != APD_OK && apd_step_is_full(step)) {
+        *err = local_err;
+        return local;
+    }
+
+    tell(step, ADVPROP__V1__PHASE__PHASE_EXCHANGE);
+    APD_TRY(exchange_gradients(step, err));
+    apd_tally_flags(step->tally, flags | (local != APD_OK ? APD_FLAG_FAILED : 0));
+    APD_TRY(apd_tally_sum(step->tally, err));
+    out->flags = apd_tally_get_flags(step->tally);
+    if (local != APD_OK) {
+        *err = local_err;
+        return local;
+    }
+    if (out->flags & APD_FLAG_FAILED)
+        return apd_fail(err, APD_PEER, "step %llu: another worker failed",
+                        (unsigned long long)number);
+    APD_TRY(check_gradient(step, number, err));
+
+    tell(step, ADVPROP__V1__PHASE__PHASE_UPDATE);
+    APD_TRY(update_weights(step, lr, err));
+    APD_TRY(update_statistics(step, err));
+    for (int branch = 0; branch < APD_BRANCHES; branch++)
+        apd_tally_get_loss(step->tally, branch, &out->loss[branch]);
+    apd_tally_get_receipts(step->tally, out->receipt);
+    return APD_OK;
+}
+
+void *apd_step_gradient(struct apd_step *step)
+{
+    return step->gradient[0];
+}
+
+struct apd_net *apd_step_net(struct apd_step *step)
+{
+    return step->net;
+}

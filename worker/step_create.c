@@ -1,0 +1,258 @@
+/* Planning a step: every buffer is made here, once, and the network's convolutions are made ready
+ * for the three batch sizes that occur. */
+#include "worker/step_private.h"
+
+#include "worker/tree.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static void free_device(struct apd_backend *be, void *device)
+{
+    if (device != NULL)
+        be->ops->free(be, device);
+}
+
+void apd_step_destroy(struct apd_step **step)
+{
+    struct apd_step *dead = *step;
+
+    if (dead == NULL)
+        return;
+    for (int k = 0; dead->noise_sums != NULL && k < dead->noise_passes; k++)
+        free_device(dead->be, dead->noise_sums[k]);
+    free(dead->noise_sums);
+    free_device(dead->be, dead->train_sums);
+    free_device(dead->be, dead->gradient_block);
+    free_device(dead->be, dead->x_aux);
+    free_device(dead->be, dead->x_attack);
+    free_device(dead->be, dead->d_attack);
+    free_device(dead->be, dead->x_shuffled);
+    free_device(dead->be, dead->batch);
+    free_device(dead->be, dead->noise_label);
+    free_device(dead->be, dead->train_label);
+    free_device(dead->be, dead->noise_weight);
+    free_device(dead->be, dead->train_weight);
+    free(dead->gradient);
+    free(dead->noise_segments);
+    free(dead->aux_label);
+    free(dead->pool_host);
+    apd_shuffle_destroy(&dead->shuffle);
+    apd_tally_destroy(&dead->tally);
+    apd_net_destroy(&dead->net);
+    free(dead);
+    *step = NULL;
+}
+
+/* bn.sync full: the sums of main segments become those of all lanes of all workers, added in tree
+ * order. */
+static enum apd_code pool_main(void *ctx, const struct apd_segment *seg, int segments, size_t c,
+                               double *sums, struct apd_err *err)
+{
+    struct apd_step *step = ctx;
+    const struct apd_backend_ops *ops = step->be->ops;
+    size_t row = 2 * c, bytes = row * sizeof(double);
+    int lanes = 0;
+
+    for (int s = 0; s < segments; s++)
+        if (seg[s].set == APD_BN_MAIN)
+            APD_TRY(ops->download(step->be, step->pool_host + (size_t)lanes++ * row,
+                                  sums + (size_t)s * row, bytes, err));
+    apd_tree_sum_doubles(step->pool_host, lanes, row, row);
+    APD_TRY(apd_comm_sum(step->comm, step->pool_host, row, APD_SUM_F64, err));
+    for (int s = 0; s < segments; s++)
+        if (seg[s].set == APD_BN_MAIN)
+            APD_TRY(ops->upload(step->be, sums + (size_t)s * row, step->pool_host, bytes, err));
+    return APD_OK;
+}
+
+static enum apd_code make_segments(struct apd_step *step, struct apd_err *err)
+{
+    int lanes = step->slice_lanes, per_lane = step->clean + step->aux, sets = step->aux > 0 ? 2 : 1;
+    struct apd_segment *seg;
+
+    if (lanes * sets > APD_MAX_SEGMENTS)
+        return apd_fail(
+            err, APD_CONFIG,
+            "bn.sync full runs %d lanes of a worker as one batch, at most %d are possible: "
+            "use more workers or fewer lanes",
+            lanes, APD_MAX_SEGMENTS / sets);
+    step->noise_segments = calloc(3 * (size_t)lanes, sizeof *seg);
+    if (step->noise_segments == NULL)
+        return apd_fail(err, APD_NOMEM, "segments of %d lanes", lanes);
+    seg = step->train_segments = step->noise_segments + lanes;
+    for (int i = 0; i < lanes; i++) {
+        step->noise_segments[i] = (struct apd_segment){i * step->aux, step->aux, APD_BN_AUX};
+        *seg++ = (struct apd_segment){i * per_lane, step->clean, APD_BN_MAIN};
+        if (step->aux > 0)
+            *seg++ = (struct apd_segment){i * per_lane + step->clean, step->aux, APD_BN_AUX};
+    }
+    return APD_OK;
+}
+
+static enum apd_code device_bytes(struct apd_step *step, size_t n, void *out, struct apd_err *err)
+{
+    return step->be->ops->alloc(step->be, n > 0 ? n : 1, out, err);
+}
+
+/* Per-image loss weights in the order of the two batches. */
+static enum apd_code make_weights(struct apd_step *step, struct apd_err *err)
+{
+    int per_lane = step->clean + step->aux, n = per_lane * step->slice_lanes;
+    size_t elem = step->be->elem_bytes, noise = (size_t)(step->aux * step->slice_lanes);
+    float *host = malloc((size_t)n * sizeof *host);
+    enum apd_code rc;
+
+    if (host == NULL)
+        return apd_fail(err, APD_NOMEM, "weights of %d images", n);
+    APD_GO(device_bytes(step, (size_t)n * elem, &step->train_weight, err));
+    APD_GO(device_bytes(step, noise * elem, &step->noise_weight, err));
+    for (int i = 0; i < n; i++)
+        host[i] = (float)(i % per_lane < step->clean ? step->config.train.weight_clean
+                                                     : step->config.train.weight_adv);
+    APD_GO(step->be->ops->upload_floats(step->be, step->train_weight, host, (size_t)n, err));
+    for (size_t i = 0; i < noise; i++)
+        host[i] = (float)step->config.train.weight_noise;
+    APD_GO(step->be->ops->upload_floats(step->be, step->noise_weight, host, noise, err));
+done:
+    free(host);
+    return rc;
+}
+
+static enum apd_code make_buffers(struct apd_step *step, struct apd_err *err)
+{
+    size_t elem = step->be->elem_bytes, image = step->pixels * elem;
+    size_t aux = (size_t)step->aux, lanes = (size_t)step->lane_count;
+    size_t slice = (size_t)step->slice_lanes, per_lane = (size_t)(step->clean + step->aux);
+    int sets = step->aux > 0 ? 2 : 1;
+
+    APD_TRY(device_bytes(step, lanes * aux * image, &step->x_aux, err));
+    APD_TRY(device_bytes(step, lanes * aux * image, &step->x_attack, err));
+    APD_TRY(device_bytes(step, lanes * aux * image, &step->x_shuffled, err));
+    APD_TRY(device_bytes(step, slice * aux * image, &step->d_attack, err));
+    APD_TRY(device_bytes(step, slice * per_lane * image, &step->batch, err));
+    APD_TRY(device_bytes(step, slice * aux * sizeof(int32_t), &step->noise_label, err));
+    APD_TRY(device_bytes(step, slice * per_lane * sizeof(int32_t), &step->train_label, err));
+    APD_TRY(device_bytes(step, apd_net_sums(step->net, sets * step->slice_lanes) * sizeof(double),
+                         &step->train_sums, err));
+    step->noise_sums = calloc((size_t)step->noise_passes + 1, sizeof *step->noise_sums);
+    step->aux_label = malloc((2 * lanes * aux + slice * per_lane) * sizeof(int32_t));
+    if (step->noise_sums == NULL || step->aux_label == NULL)
+        return apd_fail(err, APD_NOMEM, "labels of %zu lanes", lanes);
+    step->shuffled_label = step->aux_label + lanes * aux;
+    step->label = step->shuffled_label + lanes * aux;
+    for (int k = 0; k < step->noise_passes; k++)
+        APD_TRY(device_bytes(step, apd_net_sums(step->net, step->slice_lanes) * sizeof(double),
+                             &step->noise_sums[k], err));
+    return make_weights(step, err);
+}
+
+static enum apd_code make_gradients(struct apd_step *step, struct apd_err *err)
+{
+    size_t bytes = step->params->count * step->be->elem_bytes;
+
+    step->gradient = calloc((size_t)step->slices, sizeof *step->gradient);
+    if (step->gradient == NULL)
+        return apd_fail(err, APD_NOMEM, "gradients of %d slices", step->slices);
+    APD_TRY(device_bytes(step, (size_t)step->slices * bytes, &step->gradient_block, err));
+    for (int i = 0; i < step->slices; i++)
+        step->gradient[i] = (char *)step->gradient_block + (size_t)i * bytes;
+    return APD_OK;
+}
+
+static enum apd_code make_pool(struct apd_step *step, struct apd_err *err)
+{
+    if (!apd_step_is_full(step))
+        return APD_OK;
+    step->pool = (struct apd_bn_pool){pool_main, step, (double)step->lanes * step->clean};
+    step->pool_host = malloc((size_t)step->slice_lanes * 2 * apd_net_channels(step->net) *
+                             sizeof *step->pool_host);
+    if (step->pool_host == NULL)
+        return apd_fail(err, APD_NOMEM, "sums of %d lanes", step->slice_lanes);
+    return APD_OK;
+}
+
+static enum apd_code make_shuffle(struct apd_step *step, struct apd_err *err)
+{
+    int workers = step->comm->size;
+    int *first;
+    enum apd_code rc;
+
+    if (step->noise_passes == 0)
+        return APD_OK;
+    first = malloc(((size_t)workers + 1) * sizeof *first);
+    if (first == NULL)
+        return apd_fail(err, APD_NOMEM, "shuffle of %d workers", workers);
+    for (int w = 0; w < workers; w++) {
+        uint32_t lane, count;
+
+        apd_plan_lanes_of((uint32_t)step->lanes, (uint32_t)workers, (uint32_t)w, &lane, &count);
+        first[w] = (int)lane * step->aux;
+    }
+    first[workers] = step->lanes * step->aux;
+    rc = apd_shuffle_create(step->be, step->comm, first, step->pixels, &step->shuffle, err);
+    free(first);
+    return rc;
+}
+
+static enum apd_code make_network(struct apd_step *step, int eval_images, struct apd_err *err)
+{
+    int noise = step->aux * step->slice_lanes;
+    int train = (step->clean + step->aux) * step->slice_lanes;
+    int most = train > eval_images ? train : eval_images;
+
+    APD_TRY(apd_net_create(step->params, most, 2 * step->slice_lanes, &step->net, err));
+    apd_net_set_bn_eps(step->net, step->config.bn.eps);
+    APD_TRY(apd_net_prepare(step->net, train, err));
+    if (step->noise_passes > 0)
+        APD_TRY(apd_net_prepare(step->net, noise, err));
+    return eval_images > 0 ? apd_net_prepare(step->net, eval_images, err) : APD_OK;
+}
+
+enum apd_code apd_step_create(const struct apd_step_setup *setup, struct apd_step **out,
+                              struct apd_err *err)
+{
+    struct apd_step *step = calloc(1, sizeof *step);
+    const struct apd_shape image = setup->params->arch->image;
+    uint32_t clean, aux;
+    enum apd_code rc;
+
+    if (step == NULL)
+        return apd_fail(err, APD_NOMEM, "step");
+    step->config = *setup->config;
+    step->params = setup->params;
+    step->be = setup->params->be;
+    step->comm = setup->comm;
+    step->on_phase = setup->on_phase;
+    step->ctx = setup->ctx;
+    step->samples = setup->samples;
+    step->lanes = setup->lanes;
+    step->lane_first = setup->lane_first;
+    step->lane_count = setup->lane_count;
+    step->pixels = (size_t)image.c * (size_t)image.h * (size_t)image.w;
+    apd_config_lane_split(setup->config, &clean, &aux);
+    step->clean = (int)clean;
+    step->aux = (int)aux;
+    step->noise_passes = aux > 0 ? (int)setup->config->attack.steps : 0;
+    step->slice_lanes = apd_step_is_full(step) ? step->lane_count : 1;
+    step->slices = step->lane_count / step->slice_lanes;
+    /* Pixels live in [-1, 1]: 1/255 of the 0..255 range is 2/255 here. */
+    step->eps = setup->config->attack.eps * 2 / 255;
+    step->attack_step = setup->config->attack.step * 2 / 255;
+    if (step->attack_step < step->eps / (double)setup->config->attack.steps)
+        step->attack_step = step->eps / (double)setup->config->attack.steps;
+
+    APD_GO(make_segments(step, err));
+    APD_GO(make_network(step, setup->eval_images, err));
+    APD_GO(apd_tally_create(step->net, step->params, step->comm, step->lane_count,
+                            step->noise_passes, &step->tally, err));
+    APD_GO(make_gradients(step, err));
+    APD_GO(make_buffers(step, err));
+    APD_GO(make_pool(step, err));
+    APD_GO(make_shuffle(step, err));
+    *out = step;
+    step = NULL;
+done:
+    apd_step_destroy(&step);
+    return rc;
+}
