@@ -1,4 +1,3 @@
-#define _XOPEN_SOURCE 700 /* nftw */
 #include "tests/support/scratch.h"
 
 #include <dirent.h>
@@ -45,12 +44,18 @@ void scratch_remove(void)
 
 const char *scratch_path(const char *name)
 {
-    static char paths[8][PATH_MAX];
-    static unsigned next;
-    char *path = paths[next++ % 8];
+    static char *paths[64];
+    size_t i = 0, prefix = strlen(folder) + 1;
 
-    (void)snprintf(path, PATH_MAX, "%s/%s", folder, name);
-    return path;
+    while (i < 64 && paths[i] != NULL && strcmp(paths[i] + prefix, name) != 0)
+        i++;
+    must(i < 64, "more than 64 scratch paths");
+    if (paths[i] == NULL) {
+        paths[i] = malloc(prefix + strlen(name) + 1);
+        must(paths[i] != NULL, name);
+        (void)sprintf(paths[i], "%s/%s", folder, name);
+    }
+    return paths[i];
 }
 
 void scratch_write(const char *path, const void *data, size_t size)

@@ -10,7 +10,7 @@ const char *scratch_create(void);
 /* Removes it with all it holds. */
 void scratch_remove(void);
 
-/* "<folder>/<name>"; the text is good until the eighth next call. */
+/* "<folder>/<name>", at most 64 different ones; good to the end of the program. */
 const char *scratch_path(const char *name);
 
 void scratch_write(const char *path, const void *data, size_t size);
