@@ -4,7 +4,8 @@
 
 #include <string.h>
 
-#define WORD_MAX 64
+#define WORD_MAX   64
+#define PREFIX_MIN 3 /* letters of a beginning that counts */
 
 static size_t least(size_t a, size_t b)
 {
@@ -45,6 +46,9 @@ const char *apd_nearest(const char *word, const char *const *candidates, size_t 
         size_t m = strlen(candidates[i]);
         size_t d = m <= WORD_MAX ? distance(word, n, candidates[i], m) : best_distance;
 
+        /* A word that somebody began to type is near, however long the rest. */
+        if (n >= PREFIX_MIN && strncmp(word, candidates[i], n) == 0)
+            d = 1;
         if (d < best_distance) {
             best_distance = d;
             best = candidates[i];

@@ -13,6 +13,7 @@
 #define APD_RUN_CHECKPOINTS "checkpoints"
 #define APD_RUN_LOGS        "logs"
 #define APD_RUN_LOCK        "lock"       /* held by the coordinator (flock) */
+#define APD_RUN_TRAIN_LOCK  "train.lock" /* held by the supervising `advprop train` (flock) */
 #define APD_RUN_GENERATION  "generation" /* number of the newest start */
 
 #define APD_RUN_PATH_MAX 4096

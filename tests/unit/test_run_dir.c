@@ -135,6 +135,7 @@ static void nearest_finds_typing_errors_only(void **state)
     assert_string_equal(apd_nearest("tarin", words, 4), "train");
     assert_string_equal(apd_nearest("statsu", words, 4), "status");
     assert_string_equal(apd_nearest("wach", words, 4), "watch");
+    assert_string_equal(apd_nearest("sta", words, 4), "status");
     assert_null(apd_nearest("zebra-crossing", words, 4));
     assert_null(apd_nearest("", words, 0));
 }
