@@ -90,7 +90,8 @@ static enum apd_code check_size(struct idx_file *file, struct apd_err *err)
     file->bytes = (uint64_t)file->dim[0] * file->dim[1] * file->dim[2];
     if (file->bytes > CONTENT_CAP)
         return apd_fail(err, APD_DATA,
-                        "%s: the header declares %" PRIu64 " bytes, expected at most %" PRIu64,
+                        "%s: the sizes from offset 4 on declare %" PRIu64
+                        " bytes, expected at most %" PRIu64,
                         file->path, file->bytes, CONTENT_CAP);
     if (header + file->bytes > bound)
         return apd_fail(err, APD_DATA,
