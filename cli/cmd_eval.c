@@ -9,7 +9,7 @@
 struct eval_args {
     const char *run_dir, *checkpoint, *config, *bn, *logits;
     long workers, steps, images;
-    double eps, step;
+    const char *eps, *step; /* checked numbers; NULL: the configuration's */
     int attack, json;
     int tuned; /* --steps, --eps or --step was given */
 };
@@ -30,11 +30,11 @@ static const struct argp_option options[] = {
     {"checkpoint", KEY_CHECKPOINT, "FILE", 0, "this checkpoint instead of a run's newest one", 0},
     {"config", KEY_CONFIG, "RUN.yaml", 0, "network and data for --checkpoint", 0},
     {"workers", 'w', "N", 0, "worker processes (1)", 0},
-    {"bn", KEY_BN, "main|aux", 0, "batch norm to evaluate through (main)", 0},
+    {"bn", KEY_BN, "main|aux", 0, "only through this batch norm (both)", 0},
     {"attack", KEY_ATTACK, "none|pgd", 0, "attack the images (none)", 0},
     {"steps", KEY_STEPS, "K", 0, "steps of pgd (10)", 0},
-    {"eps", KEY_EPS, "E", 0, "largest change of a pixel by pgd, in 1/255 (1)", 0},
-    {"step", KEY_STEP, "S", 0, "length of one step of pgd, in 1/255 (0.25)", 0},
+    {"eps", KEY_EPS, "E", 0, "largest change of a pixel by pgd, in 1/255 (eval.attack_eps)", 0},
+    {"step", KEY_STEP, "S", 0, "length of one step of pgd, in 1/255 (eval.attack_step)", 0},
     {"images", KEY_IMAGES, "N", 0, "only the first N images of the test set", 0},
     {"logits", KEY_LOGITS, "FILE", 0, "also write the logits (safetensors)", 0},
     {"json", 'j', NULL, 0, "print the result as JSON", 0},
@@ -86,11 +86,13 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         args->tuned = 1;
         return 0;
     case KEY_EPS:
-        args->eps = apd_cli_real("eps", arg, 0, state);
+        (void)apd_cli_real("eps", arg, 0, state);
+        args->eps = arg;
         args->tuned = 1;
         return 0;
     case KEY_STEP:
-        args->step = apd_cli_real("step", arg, 0, state);
+        (void)apd_cli_real("step", arg, 0, state);
+        args->step = arg;
         args->tuned = 1;
         return 0;
     case KEY_IMAGES:
@@ -153,8 +155,8 @@ static enum apd_code add_options(const struct eval_args *args, struct apd_comman
     APD_TRY(add_pair(line, "--bn", args->bn, err));
     if (args->attack) {
         APD_TRY(apd_command_line_add(line, err, "--attack-steps=%ld", args->steps));
-        APD_TRY(apd_command_line_add(line, err, "--attack-eps=%.17g", args->eps));
-        APD_TRY(apd_command_line_add(line, err, "--attack-step=%.17g", args->step));
+        APD_TRY(add_pair(line, "--attack-eps", args->eps, err));
+        APD_TRY(add_pair(line, "--attack-step", args->step, err));
     }
     if (args->images > 0)
         APD_TRY(apd_command_line_add(line, err, "--images=%ld", args->images));
@@ -166,7 +168,7 @@ static enum apd_code add_options(const struct eval_args *args, struct apd_comman
 
 int apd_cmd_eval(int argc, char **argv)
 {
-    struct eval_args args = {.workers = 1, .steps = 10, .eps = 1, .step = 0.25, .bn = "main"};
+    struct eval_args args = {.workers = 1, .steps = 10};
     struct apd_command_line line = {0};
     struct apd_err err = {0};
 
