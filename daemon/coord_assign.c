@@ -15,7 +15,7 @@ static uint64_t steps_of(const struct apd_config *config, uint64_t samples)
     uint64_t steps;
 
     apd_config_budget(config, &epochs, milestones);
-    steps = (uint64_t)ceil(epochs * (double)samples / (double)config->train.batch);
+    steps = (uint64_t)ceil(epochs * ((double)samples / (double)config->train.batch));
     if (config->train.max_steps > 0 && (uint64_t)config->train.max_steps < steps)
         steps = (uint64_t)config->train.max_steps;
     return steps;

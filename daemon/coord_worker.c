@@ -1,5 +1,6 @@
 /* What workers tell the coordinator: joining, reports, leaving, failing, falling silent. */
 #include "daemon/coord_private.h"
+#include "proto/message_json.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -172,12 +173,16 @@ static void handle_evaluation(struct apd_coord *coord, const Advprop__V1__Evalua
                     : 0.0);
 }
 
-static const char *phase_name(Advprop__V1__Phase phase)
-{
-    const ProtobufCEnumValue *value =
-        protobuf_c_enum_descriptor_get_value(&advprop__v1__phase__descriptor, (int)phase);
+struct phase_word {
+    char text[32];
+};
 
-    return value != NULL ? value->name : "an unknown phase";
+static struct phase_word phase_word(Advprop__V1__Phase phase)
+{
+    struct phase_word word;
+
+    apd_enum_word(&advprop__v1__phase__descriptor, (int)phase, word.text, sizeof word.text);
+    return word;
 }
 
 static void handle_leaving(struct apd_coord *coord, struct apd_worker *worker,
@@ -209,9 +214,10 @@ static void handle_failure(struct apd_coord *coord, struct apd_worker *worker,
     worker->conn = 0;
     worker->exit_status = status;
     coord->world.worker_close(coord->world.ctx, conn);
-    coord_fail(coord, status, "rank %u on %s, pid %u, failed in %s after step %" PRIu64 ": %s",
+    coord_fail(coord, status,
+               "rank %u on %s, pid %u, failed in phase %s after step %" PRIu64 ": %s",
                apd_roster_rank(&coord->roster, worker), worker->host, worker->pid,
-               phase_name(failure->phase), failure->step, failure->text);
+               phase_word(failure->phase).text, failure->step, failure->text);
     coord_end_if_over(coord);
 }
 
@@ -306,9 +312,9 @@ void apd_coord_worker_closed(struct apd_coord *coord, uint64_t conn, const char 
     worker->conn = 0;
     worker->exit_status = APD_EXIT_RESTART;
     coord_fail(coord, APD_EXIT_RESTART,
-               "rank %u on %s, pid %u, was lost in %s after step %" PRIu64 ": %s",
+               "rank %u on %s, pid %u, was lost in phase %s after step %" PRIu64 ": %s",
                apd_roster_rank(&coord->roster, worker), worker->host, worker->pid,
-               phase_name(worker->phase), worker->step, reason);
+               phase_word(worker->phase).text, worker->step, reason);
     coord_end_if_over(coord);
     coord_schedule(coord);
 }
@@ -323,10 +329,10 @@ void coord_check_silence(struct apd_coord *coord)
 
         if (worker->conn == 0 || apd_state_ended(coord->state) || now < worker->heard_ms + limit_ms)
             continue;
-        coord_fail(
-            coord, APD_EXIT_RESTART,
-            "rank %u on %s, pid %u, is silent for %.1f s, last seen in %s after step %" PRIu64,
-            i + 1, worker->host, worker->pid, (double)(now - worker->heard_ms) / 1000,
-            phase_name(worker->phase), worker->step);
+        coord_fail(coord, APD_EXIT_RESTART,
+                   "rank %u on %s, pid %u, is silent for %.1f s, last seen in phase %s after step "
+                   "%" PRIu64,
+                   i + 1, worker->host, worker->pid, (double)(now - worker->heard_ms) / 1000,
+                   phase_word(worker->phase).text, worker->step);
     }
 }

@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 #include <uv.h>
 
 #define CLIENTS_MAX 64
@@ -447,6 +448,7 @@ enum apd_code apd_daemon_create(const struct apd_prepared *prepared, uint32_t wo
     if (daemon == NULL)
         return apd_fail(err, APD_NOMEM, "the coordinator");
     daemon->prepared = prepared;
+    (void)signal(SIGPIPE, SIG_IGN); /* a write to a closed socket is an error code here */
     APD_GO(init_loop(daemon, err));
     APD_GO(apd_disk_init(&daemon->disk, &daemon->loop, prepared->run_dir, &disk_events, err));
     APD_GO(open_records(daemon, err));
@@ -470,6 +472,17 @@ int apd_daemon_run(struct apd_daemon *daemon, int *out_abort)
     return daemon->exit_status;
 }
 
+/* Nobody listens there any more; a socket file left by a crash is replaced by the next start. */
+static void remove_socket(const struct apd_daemon *daemon)
+{
+    char path[APD_RUN_PATH_MAX];
+    struct apd_err err;
+
+    if (daemon->clients.loop != NULL &&
+        apd_run_dir_path(daemon->prepared->run_dir, APD_RUN_SOCKET, path, &err) == APD_OK)
+        (void)unlink(path);
+}
+
 void apd_daemon_destroy(struct apd_daemon **daemon)
 {
     struct apd_daemon *dead = *daemon;
@@ -482,6 +495,7 @@ void apd_daemon_destroy(struct apd_daemon **daemon)
         (void)uv_run(&dead->loop, UV_RUN_DEFAULT);
         (void)uv_loop_close(&dead->loop);
     }
+    remove_socket(dead);
     apd_server_fini(&dead->workers);
     apd_server_fini(&dead->clients);
     apd_disk_fini(&dead->disk);

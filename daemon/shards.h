@@ -9,10 +9,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define APD_SHARD_LIST_BYTES (56u * 1024) /* of a packed list at most; a frame has room for more   \
-                                           */
-#define APD_SHARD_LANE_BYTES  32u         /* of a packed lane without its shards, at most */
-#define APD_SHARD_BYTES       5u          /* of a packed shard number, at most */
+#define APD_SHARD_LIST_BYTES                                                                       \
+    (56u * 1024)                  /* of a packed list at most; a frame has room for more           \
+                                   */
+#define APD_SHARD_LANE_BYTES  32u /* of a packed lane without its shards, at most */
+#define APD_SHARD_BYTES       5u  /* of a packed shard number, at most */
 #define APD_SHARD_LIST_LANES  (APD_SHARD_LIST_BYTES / APD_SHARD_LANE_BYTES)
 #define APD_SHARD_LIST_SHARDS (APD_SHARD_LIST_BYTES / APD_SHARD_BYTES)
 #define APD_LANE_SHARDS_MAX   4096u /* told of one lane and epoch; a longer list is cut */

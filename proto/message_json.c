@@ -64,17 +64,27 @@ static size_t enum_prefix(const ProtobufCEnumDescriptor *type)
     return n;
 }
 
-static json_t *enum_json(const ProtobufCEnumDescriptor *type, int number)
+void apd_enum_word(const ProtobufCEnumDescriptor *type, int number, char *out, size_t size)
 {
     const ProtobufCEnumValue *value = protobuf_c_enum_descriptor_get_value(type, number);
-    char text[64];
     size_t i = 0;
 
-    if (value == NULL)
+    if (value == NULL) {
+        (void)snprintf(out, size, "%d", number);
+        return;
+    }
+    for (const char *at = value->name + enum_prefix(type); *at != '\0' && i + 1 < size; at++)
+        out[i++] = (char)tolower((unsigned char)*at);
+    out[i] = '\0';
+}
+
+static json_t *enum_json(const ProtobufCEnumDescriptor *type, int number)
+{
+    char text[64];
+
+    if (protobuf_c_enum_descriptor_get_value(type, number) == NULL)
         return json_integer(number);
-    for (const char *at = value->name + enum_prefix(type); *at != '\0' && i < sizeof text - 1; at++)
-        text[i++] = (char)tolower((unsigned char)*at);
-    text[i] = '\0';
+    apd_enum_word(type, number, text, sizeof text);
     return json_string(text);
 }
 

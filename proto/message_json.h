@@ -12,8 +12,12 @@
 
 #include <jansson.h>
 #include <protobuf-c/protobuf-c.h>
+#include <stddef.h>
 
 /* A new reference, NULL only when out of memory. */
 json_t *apd_message_json(const ProtobufCMessage *message);
+
+/* The word of an enum's value as above ("noise_pass"), its number if the type has no such value. */
+void apd_enum_word(const ProtobufCEnumDescriptor *type, int number, char *out, size_t size);
 
 #endif
