@@ -21,7 +21,8 @@ void apd_sha256_destroy(struct apd_sha256 **hash);
 
 APD_MUST_USE enum apd_code apd_sha256_of(const void *data, size_t size, char out[APD_SHA256_HEX],
                                          struct apd_err *err);
-/* From the descriptor's position to the end of the file; blocking. `path` is for the message only. */
+/* From the descriptor's position to the end of the file; blocking. `path` is for the message only.
+ */
 APD_MUST_USE enum apd_code apd_sha256_of_fd(int fd, const char *path, char out[APD_SHA256_HEX],
                                             struct apd_err *err);
 APD_MUST_USE enum apd_code apd_sha256_of_file(const char *path, char out[APD_SHA256_HEX],

@@ -1,6 +1,6 @@
 /* Randomness: counter based, so that every draw is a pure function of (seed, purpose, place) and does
  * not depend on workers, threads or restarts. The streams are part of the method's definition and are
- * documented in docs/method.md; changing one changes every run.
+ * documented in docs/data.md; changing one changes every run.
  *
  *   key     = { seed[31:0], seed[63:32] }
  *   counter = { block, purpose << 24 | epoch, id[31:0], id[63:32] }      per sample: id = sample id
@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 enum apd_purpose {
-    APD_RNG_INIT = 1,         /* initial weights; id = hash of the parameter's index */
+    APD_RNG_INIT = 1,         /* initial weights; id = FNV-1a of the name */
     APD_RNG_AUGMENT = 2,      /* crop and flip; per sample */
     APD_RNG_NOISE = 3,        /* delta0 of the noise pass; per sample, block = pixel / 4 */
     APD_RNG_NOISE_CHOICE = 4, /* is noise used at all; per step */
