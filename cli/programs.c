@@ -6,15 +6,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Whether folder/middle/name is a program; then it is in `out`. */
+/* Whether folder/middle/name is a program; then its absolute path is in `out`. */
 static int is_program(const char *folder, size_t folder_size, const char *middle, const char *name,
                       char out[APD_PROGRAM_MAX])
 {
+    char path[APD_PROGRAM_MAX];
     struct stat st;
-    int n = snprintf(out, APD_PROGRAM_MAX, "%.*s/%s%s", (int)folder_size, folder, middle, name);
+    int n = snprintf(path, sizeof path, "%.*s/%s%s", (int)folder_size, folder, middle, name);
 
-    return n > 0 && n < APD_PROGRAM_MAX && stat(out, &st) == 0 && S_ISREG(st.st_mode) &&
-           access(out, X_OK) == 0;
+    return n > 0 && (size_t)n < sizeof path && stat(path, &st) == 0 && S_ISREG(st.st_mode) &&
+           access(path, X_OK) == 0 && realpath(path, out) != NULL;
 }
 
 static int on_path(const char *name, char out[APD_PROGRAM_MAX])

@@ -6,7 +6,7 @@
 
 #include <stddef.h>
 
-#define APD_PROGRAM_MAX 4096
+#define APD_PROGRAM_MAX 4096 /* PATH_MAX, as realpath() wants */
 
 /* The executable `name` ("advpropd", "advprop-worker"): beside this one, in the build tree this one
  * lies in, or on PATH. APD_CONFIG says where it was looked for. */
