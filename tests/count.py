@@ -14,6 +14,13 @@ RUN = re.compile(r"^\[==========\] .*?(\d+) test\(s\) run\.$", re.M)
 FAILED = re.compile(r"^\[  FAILED  \] .*?(\d+) test\(s\), listed below:$", re.M)
 SKIPPED = re.compile(r"^\[  SKIPPED \] .*?(\d+) test\(s\), listed below:$", re.M)
 
+SKIPPED_CASE = re.compile(r"^\[ RUN +\] (\S+)\n((?:(?!\[ ).*\n)*)\[  SKIPPED \] \1$", re.M)
+FAILED_CASE = re.compile(r"^\[  FAILED  \] (?!.*listed below)(\S+)$", re.M)
+
+
+def last_line(text):
+    return (text.strip() or "no reason given").splitlines()[-1]
+
 
 def total(pattern, text):
     return sum(int(number) for number in pattern.findall(text))
@@ -28,14 +35,16 @@ def count_meson(path, counts):
         output = (test.get("stdout") or "") + "\n" + (test.get("stderr") or "")
         ran, failed, skipped = (total(p, output) for p in (RUN, FAILED, SKIPPED))
         if test["result"] == "SKIP":
-            reason = (output.strip() or "no reason given").splitlines()[-1]
-            print(f"skipped: {test['name']}: {reason}")
+            print(f"skipped: {test['name']}: {last_line(output)}")
             counts["skipped"] += 1
             continue
         if test["result"] not in ("OK", "EXPECTEDFAIL"):
-            print(f"failed: {test['name']} ({test['result']})")
+            cases = ", ".join(dict.fromkeys(FAILED_CASE.findall(output)))
+            print(f"failed: {test['name']} ({test['result']}): {cases or last_line(output)}")
             failed = max(failed, 1)  # also for what dies outside a case: a crash, a leak
             ran = max(ran, failed)
+        for name, said in SKIPPED_CASE.findall(output):
+            print(f"skipped: {test['name']}: {name}: {last_line(said)}")
         ran = max(ran, 1)
         counts["failed"] += failed
         counts["skipped"] += skipped

@@ -51,6 +51,10 @@ ONE_FAILED = ("[==========] 3 test(s) run.\n[  PASSED  ] 2 test(s).\n"
               "[  FAILED  ] 1 test(s), listed below:\n[  FAILED  ] it\n")
 
 
+ONE_SKIPPED = "[ RUN      ] it\nno second host\n[  SKIPPED ] it\n[==========] 3 test(s) run.\n"
+ONE_SKIPPED_SUMMARY = "[  PASSED  ] 2 test(s).\n[  SKIPPED ] 1 test(s), listed below:\n[  SKIPPED ] it\n"
+
+
 def count(tmp_path, tests, xml=None):
     log = tmp_path / "testlog.json"
     log.write_text("".join(json.dumps(test) + "\n" for test in tests))
@@ -68,6 +72,12 @@ def test_count_adds_single_cases(tmp_path):
           "</testcase></testsuite></testsuites>"
     code, last, text = count(tmp_path, tests, xml)
     assert (code, last) == (0, "5 passed, 0 failed, 1 skipped") and "no GPU" in text
+
+
+def test_count_shows_why_a_case_was_skipped(tmp_path):
+    tests = [{"name": "a", "result": "OK", "stdout": ONE_SKIPPED, "stderr": ONE_SKIPPED_SUMMARY}]
+    code, last, text = count(tmp_path, tests)
+    assert (code, last) == (0, "2 passed, 0 failed, 1 skipped") and "a: it: no second host" in text
 
 
 def test_count_fails_for_failed_cases_crashes_and_missing_results(tmp_path):
