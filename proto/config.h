@@ -40,6 +40,7 @@ struct apd_config {
         char path[APD_TEXT];
         int64_t shuffle;
         int64_t window;
+        int64_t channels; /* 0: as stored */
         int64_t crop_padding_px;
     } data;
     int64_t augment; /* enum apd_augment */

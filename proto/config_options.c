@@ -88,6 +88,8 @@ const struct apd_option apd_options[] = {
          "Permute the samples of every epoch; off: position p is sample p."),
     INT("data.window", data.window, "16384", 1, 0x1p30, "samples", DEFINES,
         "Samples of a lane's stream that are permuted among each other; shards are permuted anyway."),
+    INT("data.channels", data.channels, "0", 0, 4, "channels", DEFINES,
+        "Channels of an image; 0: as stored. Grey images become that many equal channels, for networks made for colour."),
     INT("data.crop_padding_px", data.crop_padding_px, "4", 0, 64, "pixels", DEFINES,
         "Zero padding on each side from which crop_flip cuts the image at random."),
 

@@ -1,6 +1,6 @@
 #include "worker/job.h"
 
-#include "base/log.h"
+#include "worker/data/widen.h"
 
 #include <sched.h>
 #include <stdio.h>
@@ -14,6 +14,8 @@ enum apd_code apd_job_open_data(struct apd_job *job, struct apd_err *err)
                              &job->train, err));
     APD_TRY(apd_dataset_open(config->data.format, config->data.path, APD_SPLIT_TEST,
                              job->train->classes, &job->test, err));
+    APD_TRY(apd_dataset_widen(&job->train, (int)config->data.channels, err));
+    APD_TRY(apd_dataset_widen(&job->test, (int)config->data.channels, err));
     if (job->test->c != job->train->c || job->test->h != job->train->h ||
         job->test->w != job->train->w)
         return apd_fail(err, APD_DATA,

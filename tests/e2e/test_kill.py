@@ -1,0 +1,116 @@
+"""Kill anything at any moment: the same command goes on and ends where an undisturbed run ends."""
+import os
+import random
+import signal
+import subprocess
+import time
+
+import support
+
+KILLS = 20
+
+
+def kill(pid):
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def kill_everything(process, run_dir):
+    """`advprop train`, mpirun and all ranks, as a power cut would."""
+    for pids in support.pids_of(run_dir).values():
+        for pid in pids:
+            kill(pid)
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def one_kill(rng, process, run_dir):
+    """Waits a random time, then kills; returns what, or None if the run had ended before."""
+    what = rng.choice(["worker", "coordinator", "everything"])
+    try:
+        process.wait(timeout=rng.uniform(0.3, 2.5))
+        return None
+    except subprocess.TimeoutExpired:
+        pass
+    pids = support.pids_of(run_dir)
+    if what == "everything":
+        kill_everything(process, run_dir)
+    elif what == "worker" and pids["advprop-worker"]:
+        kill(rng.choice(pids["advprop-worker"]))
+    elif what == "coordinator" and pids["advpropd"]:
+        kill(pids["advpropd"][0])
+    else:
+        return "nothing"  # between two starts
+    return what
+
+
+def test_twenty_random_kills_end_bitwise_where_an_undisturbed_run_ends(tiny_data, workdir):
+    seed = int(os.environ.get("APD_TEST_SEED", time.time_ns() % 1000000))
+    print(f"seed {seed} (APD_TEST_SEED={seed} repeats it)")
+    rng = random.Random(seed)
+    config = support.write_config(workdir / "run.yaml", tiny_data, train={"epochs": 24},
+                                  eval={"every_epochs": 6}, checkpoint={"every_s": 0.2})
+    command = ("train", config, "--workers", 2, "--quiet", "--max-restarts", 100)
+    support.run(*command, "--run", workdir / "straight")
+
+    run_dir = workdir / "killed"
+    kills = {"worker": 0, "coordinator": 0, "everything": 0, "nothing": 0}
+    process = support.start(*command, "--run", run_dir)
+    while sum(kills.values()) - kills["nothing"] < KILLS:
+        what = one_kill(rng, process, run_dir)
+        if what is None:
+            break
+        kills[what] += 1
+        if what == "everything":
+            process.communicate()
+            process = support.start(*command, "--run", run_dir)
+    output, _ = process.communicate(timeout=support.TIMEOUT_S)
+    if process.returncode == 75:
+        output = support.run(*command, "--run", run_dir).stdout
+    else:
+        assert process.returncode == 0, output
+    print(kills)
+    assert sum(kills.values()) - kills["nothing"] == KILLS, "the run was too short for the kills"
+    support.assert_same_state(support.state_of(run_dir), support.state_of(workdir / "straight"))
+
+    straight = {r["epoch"]: r["sum"] for r in support.records(workdir / "straight", "receipt")}
+    killed = {r["epoch"]: r["sum"] for r in support.records(run_dir, "receipt")}
+    assert len(straight) == 24 and killed == straight
+    assert all(r["match"] for r in support.records(run_dir, "receipt"))
+
+
+def test_drained_run_goes_on_bitwise(tiny_data, workdir):
+    config = support.write_config(workdir / "run.yaml", tiny_data, train={"epochs": 3},
+                                  log={"per_step": True})
+    support.run("train", config, "--workers", 2, "--run", workdir / "straight", "--quiet")
+    process = support.start("train", config, "--workers", 2, "--run", workdir / "drained", "--quiet")
+    while process.poll() is None and not (workdir / "drained" / "metrics.jsonl").exists():
+        time.sleep(0.02)
+    support.run("drain", workdir / "drained", check=None)
+    process.communicate(timeout=support.TIMEOUT_S)
+    assert process.returncode == 75
+    assert support.commits(workdir / "drained")[-1]["reason"] == "drain"
+    support.run("train", config, "--workers", 2, "--run", workdir / "drained", "--quiet")
+    support.assert_same_state(support.state_of(workdir / "drained"),
+                              support.state_of(workdir / "straight"))
+
+
+def test_newest_checkpoint_that_is_damaged_is_passed_over(tiny_data, workdir):
+    config = support.write_config(workdir / "run.yaml", tiny_data, train={"epochs": 2})
+    command = ("train", config, "--workers", 1, "--quiet")
+    support.run(*command, "--run", workdir / "straight")
+    support.run(*command, "--run", workdir / "damaged")
+    newest = support.newest_checkpoint(workdir / "damaged")
+    raw = bytearray(newest.read_bytes())
+    raw[len(raw) // 2] ^= 4
+    newest.write_bytes(raw)
+    (workdir / "damaged" / "status.json").unlink()
+    support.run(*command, "--run", workdir / "damaged")
+    events = (workdir / "damaged" / "events.jsonl").read_text()
+    assert newest.name in events and "SHA-256" in events
+    support.assert_same_state(support.state_of(workdir / "damaged"),
+                              support.state_of(workdir / "straight"))
