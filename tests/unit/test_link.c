@@ -21,6 +21,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -438,6 +439,31 @@ static void drain_before_all_have_joined_cancels(void **state)
     assert_status(dir, "done", 75, "");
 }
 
+/* Another language with nothing but its protobuf library, as docs/protocol.md prints it. */
+static void documented_python_client_works(void **state)
+{
+    const char *dir = scratch_path("python");
+    char command[3 * APD_RUN_PATH_MAX];
+    struct service service;
+    struct joiner joiner[WORKERS];
+    int status;
+
+    (void)state;
+    service_start(&service, dir);
+    join_all(joiner, &service);
+    report_steps(joiner[0].link, 1, 3);
+    client_await(dir, ADVPROP__V1__RUN_STATE__RUN_STATE_TRAINING, 3);
+    (void)snprintf(command, sizeof command, "'%s' '%s' '%s' '%s' '%s' '%s'", TEST_PYTHON,
+                   TEST_SCRIPT, TEST_DOC, TEST_PROTO, dir, scratch_path("."));
+    status = system(command);
+    for (int i = 0; i < WORKERS; i++)
+        apd_link_close(&joiner[i].link, 75, NULL);
+    service_end(&service);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+        skip();
+    assert_int_equal(status, 0);
+}
+
 /* ---------------------------------------------------------------- a coordinator that misbehaves */
 
 static int listen_local(struct apd_wireup *wireup)
@@ -625,6 +651,7 @@ int main(void)
         cmocka_unit_test(failure_of_a_worker_stops_the_others_and_aborts),
         cmocka_unit_test(refused_worker_hears_why),
         cmocka_unit_test(drain_before_all_have_joined_cancels),
+        cmocka_unit_test(documented_python_client_works),
         cmocka_unit_test(nobody_listens_is_told),
         cmocka_unit_test(coordinator_that_does_not_answer_is_given_up),
         cmocka_unit_test(lost_coordinator_is_told),
