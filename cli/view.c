@@ -189,35 +189,54 @@ static void draw_bar(double share, unsigned columns, char *out)
     *out = '\0';
 }
 
-void apd_view_progress(const json_t *status, unsigned columns, char *out, size_t size)
+/* "draining: epoch 1/3 [==>  ]  25% step 279/1,125" */
+static void write_place(const json_t *status, unsigned columns, FILE *out)
 {
-    const json_t *last = json_object_get(status, "last");
-    char step[APD_NUMBER_MAX], total[APD_NUMBER_MAX], speed[APD_NUMBER_MAX], left[APD_NUMBER_MAX];
-    char bar[64] = "";
+    char step[APD_NUMBER_MAX], total[APD_NUMBER_MAX], bar[64] = "";
     const char *state = apd_field_text(status, "state");
     unsigned bar_columns = columns >= 110 ? 24 : columns >= 100 ? 14 : 0;
-    int n;
+    double done = percent(status, "step", "steps_total");
 
-    if (last == NULL) {
-        (void)snprintf(out, size, "%s", state);
-        return;
+    if (bar_columns > 0) {
+        draw_bar(done / 100, bar_columns, bar);
+        strcat(bar, " ");
     }
-    if (bar_columns > 0)
-        draw_bar(percent(status, "step", "steps_total") / 100, bar_columns, bar);
-    n = snprintf(
-        out, size,
-        "%s%sepoch %llu/%llu %s%s%3.0f%% step %s/%s  %s img/s  loss %.3f %.3f %.3f  lr %.4g",
-        strcmp(state, "training") == 0 ? "" : state, strcmp(state, "training") == 0 ? "" : ": ",
-        (unsigned long long)epoch_shown(status),
-        (unsigned long long)apd_field_u64(status, "epochs_total"), bar, bar[0] != '\0' ? " " : "",
-        percent(status, "step", "steps_total"), apd_grouped(apd_field_u64(status, "step"), step),
-        apd_grouped(apd_field_u64(status, "steps_total"), total),
-        apd_grouped((uint64_t)apd_field(status, "images_per_s"), speed),
-        apd_field(status, "loss_clean_mean"), apd_field(status, "loss_noise_mean"),
-        apd_field(status, "loss_adv_mean"), apd_field(last, "lr"));
-    if (apd_field(status, "eta_s") > 0 && n > 0 && (size_t)n < size)
-        (void)snprintf(out + n, size - (size_t)n, "  eta %s",
-                       apd_duration(apd_field(status, "eta_s"), left));
-    if (columns > 0 && columns <= size)
-        out[columns - 1] = '\0';
+    if (strcmp(state, "training") != 0)
+        fprintf(out, "%s: ", state);
+    fprintf(out, "epoch %llu/%llu %s%3.0f%% step %s/%s", (unsigned long long)epoch_shown(status),
+            (unsigned long long)apd_field_u64(status, "epochs_total"), bar, done,
+            apd_grouped(apd_field_u64(status, "step"), step),
+            apd_grouped(apd_field_u64(status, "steps_total"), total));
+}
+
+static void write_numbers(const json_t *status, FILE *out)
+{
+    double speed = apd_field(status, "images_per_s"), eta_s = apd_field(status, "eta_s");
+    char number[APD_NUMBER_MAX];
+
+    if (speed > 0)
+        fprintf(out, "  %s img/s", apd_grouped((uint64_t)speed, number));
+    fprintf(out, "  loss %.3f %.3f %.3f  lr %.4g", apd_field(status, "loss_clean_mean"),
+            apd_field(status, "loss_noise_mean"), apd_field(status, "loss_adv_mean"),
+            apd_field(json_object_get(status, "last"), "lr"));
+    if (eta_s > 0)
+        fprintf(out, "  eta %s", apd_duration(eta_s, number));
+}
+
+void apd_view_progress(const json_t *status, unsigned columns, char *out, size_t size)
+{
+    FILE *line;
+
+    out[0] = '\0';
+    line = fmemopen(out, size, "w");
+    if (line == NULL)
+        return; /* a line of progress is not worth an error */
+    if (json_object_get(status, "last") == NULL) {
+        fputs(apd_field_text(status, "state"), line);
+    } else {
+        write_place(status, columns, line);
+        write_numbers(status, line);
+    }
+    fclose(line);
+    out[columns > 0 && columns <= size ? columns - 1 : size - 1] = '\0';
 }

@@ -130,8 +130,30 @@ def test_other_configuration_in_the_same_run_directory_is_refused(play, advprop)
     assert "optim.lr 0.02 and cannot go on with 0.5" in message
 
 
-def test_run_directory_is_private_and_no_shared_memory_stays(play, advprop, tmp_path):
-    process_folders = {name for name in os.listdir("/dev/shm") if name.startswith("advprop.")}
-    play(advprop, [[failed(3), 137], [DONE, 0]])
+def test_run_directory_is_private(play, advprop, tmp_path):
+    play(advprop, [[DONE, 0]])
     assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o700
-    assert {name for name in os.listdir("/dev/shm") if name.startswith("advprop.")} <= process_folders
+
+
+def test_shared_memory_folder_goes_with_the_run(play, start):
+    process = play(start, [[None, "wait"]])
+    folder = f"/dev/shm/advprop.{os.geteuid()}.{process.pid}"
+    with open(play.place / "ready") as fifo:
+        fifo.read()
+    assert os.path.isdir(folder)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert not os.path.exists(folder)
+
+
+def test_shared_memory_of_a_killed_run_is_removed_by_the_next(play, start, advprop):
+    process = play(start, [[None, "wait"], [DONE, 0]])
+    folder = f"/dev/shm/advprop.{os.geteuid()}.{process.pid}"
+    with open(play.place / "ready") as fifo:
+        fifo.read()
+    process.kill()
+    process.communicate(timeout=60)
+    assert os.path.isdir(folder)
+    play(advprop, [[None, "wait"], [DONE, 0]])
+    assert not os.path.exists(folder)
