@@ -1,3 +1,4 @@
+/* See child.h. */
 #include "cli/child.h"
 
 #include <dirent.h>

@@ -1,3 +1,4 @@
+/* See client.h. */
 #include "cli/client.h"
 #include "base/clock.h"
 #include "proto/frame.h"

@@ -1,3 +1,4 @@
+/* See command.h. */
 #include "cli/command.h"
 #include "proto/nearest.h"
 #include "proto/run_dir.h"

@@ -1,3 +1,4 @@
+/* See control.h. */
 #include "cli/control.h"
 #include "cli/client.h"
 #include "cli/status_source.h"

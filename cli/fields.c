@@ -1,3 +1,4 @@
+/* See fields.h. */
 #include "cli/fields.h"
 
 #include <inttypes.h>

@@ -1,3 +1,4 @@
+/* See launch.h. */
 #include "cli/launch.h"
 #include "cli/programs.h"
 
@@ -12,7 +13,7 @@ struct setting {
     enum { ALWAYS, ONE_HOST, ROOT } when;
 };
 
-/* docs/cluster.md, "Settings of Open MPI", has the measurements. */
+/* docs/cluster.md tells why and what was measured. */
 static const struct setting settings[] = {
     {"OMPI_MCA_mpi_yield_when_idle", "1", ALWAYS}, /* there is one rank more than devices */
     {"OMPI_MCA_hwloc_base_binding_policy", "none", ALWAYS}, /* threads are the worker's business */

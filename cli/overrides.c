@@ -1,3 +1,4 @@
+/* See overrides.h. */
 #include "cli/overrides.h"
 
 #include <string.h>

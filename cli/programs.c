@@ -1,3 +1,4 @@
+/* See programs.h. */
 #include "cli/programs.h"
 
 #include <stdio.h>

@@ -1,3 +1,4 @@
+/* See report.h. */
 #include "cli/report.h"
 #include "cli/fields.h"
 

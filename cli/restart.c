@@ -1,3 +1,4 @@
+/* See restart.h. */
 #include "cli/restart.h"
 #include "base/err.h"
 #include "cli/fields.h"

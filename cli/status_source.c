@@ -1,3 +1,4 @@
+/* See status_source.h. */
 #include "cli/status_source.h"
 #include "base/fs.h"
 #include "cli/client.h"

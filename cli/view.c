@@ -1,3 +1,4 @@
+/* See view.h. */
 #include "cli/view.h"
 #include "base/clock.h"
 #include "cli/fields.h"

@@ -1,3 +1,4 @@
+/* See run_dir.h. */
 #include "proto/run_dir.h"
 #include "base/fs.h"
 #include "proto/config_options.h"
