@@ -1,8 +1,8 @@
 /* See supervise.h.
  *
  * One start at a time: mpirun runs, signals and the status socket are polled; when it has ended,
- * status.json says how, and restart.c decides what comes next. What has to reach the coordinator (drain)
- * is tried until it listens; nothing else here waits for it. */
+ * status.json says how, and restart.c decides what comes next. What has to reach the coordinator
+ * (drain) is tried until it listens; nothing else here waits for it. */
 #include "cli/supervise.h"
 #include "base/clock.h"
 #include "cli/child.h"

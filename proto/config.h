@@ -1,9 +1,10 @@
-/* run.yaml: one table of options makes the parser, the checks, `advprop config explain`, the reference
- * page and the effective file. Every option is a dotted key ("attack.eps") of one scalar or list type.
+/* run.yaml: one table of options makes the parser, the checks, `advprop config explain`, the
+ * reference page and the effective file. Every option is a dotted key ("attack.eps") of one scalar
+ * or list type.
  *
- * Loading order: table defaults, then the file, then key=value overrides. Unknown keys, wrong types and
- * values out of range are errors that name file and line (or the override), the key, what was expected
- * and what was found; an unknown key also names the nearest one. */
+ * Loading order: table defaults, then the file, then key=value overrides. Unknown keys, wrong types
+ * and values out of range are errors that name file and line (or the override), the key, what was
+ * expected and what was found; an unknown key also names the nearest one. */
 #ifndef APD_PROTO_CONFIG_H
 #define APD_PROTO_CONFIG_H
 
@@ -14,7 +15,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#define APD_TEXT 1024 /* bytes of a text option */
+#define APD_TEXT       1024 /* bytes of a text option */
 #define APD_MILESTONES 16
 
 enum apd_mode { APD_MODE_VANILLA, APD_MODE_FAST_ADVPROP };
@@ -24,7 +25,8 @@ enum apd_bn_sync { APD_BN_SYNC_STATS, APD_BN_SYNC_FULL, APD_BN_SYNC_NONE };
 enum apd_schedule { APD_SCHEDULE_STEP, APD_SCHEDULE_COSINE };
 enum apd_budget { APD_BUDGET_AS_WRITTEN, APD_BUDGET_SAME };
 
-/* The effective configuration; each field's key, unit, default, range and meaning is in config.c. */
+/* The effective configuration; each field's key, unit, default, range and meaning is in config.c.
+ */
 struct apd_config {
     int64_t seed;
 
@@ -48,11 +50,11 @@ struct apd_config {
     struct {
         int64_t mode; /* enum apd_mode */
         double epochs;
-        int64_t max_steps; /* 0: no limit */
-        int64_t batch;     /* B, images a step over all lanes */
-        int64_t lanes;     /* V */
+        int64_t max_steps;              /* 0: no limit */
+        int64_t batch;                  /* B, images a step over all lanes */
+        int64_t lanes;                  /* V */
         int64_t clean_parts, aux_parts; /* ratio of a lane's slice, 4:1 */
-        int64_t budget;    /* enum apd_budget */
+        int64_t budget;                 /* enum apd_budget */
         double weight_clean, weight_noise, weight_adv;
         double label_smoothing;
     } train;
@@ -76,7 +78,7 @@ struct apd_config {
     } optim;
 
     struct {
-        int64_t kind; /* enum apd_schedule */
+        int64_t kind;                      /* enum apd_schedule */
         double milestones[APD_MILESTONES]; /* epochs */
         int64_t milestone_count;
         double gamma;
@@ -84,11 +86,11 @@ struct apd_config {
     } schedule;
 
     struct {
-        double every_epochs;  /* 0: only at the end */
+        double every_epochs; /* 0: only at the end */
         int64_t batch;
-        int64_t attack_steps; /* PGD at the end; 0: none */
-        double attack_eps;    /* 1/255 */
-        double attack_step;   /* 1/255 */
+        int64_t attack_steps;  /* PGD at the end; 0: none */
+        double attack_eps;     /* 1/255 */
+        double attack_step;    /* 1/255 */
         int64_t attack_images; /* first images of the test set; 0: all */
     } eval;
 
@@ -118,8 +120,8 @@ struct apd_config {
     } cpu;
 };
 
-/* `path` NULL: defaults and overrides only. overrides: "key=value" texts. The result is range-checked
- * but not cross-checked. */
+/* `path` NULL: defaults and overrides only. overrides: "key=value" texts. The result is
+ * range-checked but not cross-checked. */
 APD_MUST_USE enum apd_code apd_config_load(const char *path, const char *const *overrides,
                                            size_t override_count, struct apd_config *out,
                                            struct apd_err *err);
@@ -129,7 +131,8 @@ APD_MUST_USE enum apd_code apd_config_load(const char *path, const char *const *
 APD_MUST_USE enum apd_code apd_config_check(const struct apd_config *config, int64_t workers,
                                             struct apd_err *err);
 
-/* The effective file: every option, in table order, loadable again to the same values. Caller frees. */
+/* The effective file: every option, in table order, loadable again to the same values. Caller
+ * frees. */
 APD_MUST_USE enum apd_code apd_config_print(const struct apd_config *config, char **out_yaml,
                                             struct apd_err *err);
 
@@ -138,14 +141,15 @@ APD_MUST_USE enum apd_code apd_config_print(const struct apd_config *config, cha
 APD_MUST_USE enum apd_code apd_config_digest(const struct apd_config *config,
                                              char out[APD_SHA256_HEX], struct apd_err *err);
 
-/* `advprop config explain [KEY]`: text for people; markdown = 1: the reference page's table. APD_USAGE
- * for an unknown key (names the nearest). */
+/* `advprop config explain [KEY]`: text for people; markdown = 1: the reference page's table.
+ * APD_USAGE for an unknown key (names the nearest). */
 APD_MUST_USE enum apd_code apd_config_explain(const char *key, int markdown, FILE *out,
                                               struct apd_err *err);
 
-/* Epochs and milestones that are really trained: train.budget same divides both by the cost of an image,
- * 1 + p_adv * attack.steps in mode fast_advprop (1 in vanilla), and rounds half to even; as_written
- * copies them. out_milestones: [APD_MILESTONES], schedule.milestone_count of them are set. */
+/* Epochs and milestones that are really trained: train.budget same divides both by the cost of an
+ * image, 1 + p_adv * attack.steps in mode fast_advprop (1 in vanilla), and rounds half to even;
+ * as_written copies them. out_milestones: [APD_MILESTONES], schedule.milestone_count of them are
+ * set. */
 void apd_config_budget(const struct apd_config *config, double *out_epochs, double *out_milestones);
 
 /* Images of one lane's slice of a step; all of them clean in mode vanilla. */
