@@ -28,11 +28,6 @@ static inline void store(float *p, vf v)
     *(vf_any *)p = v;
 }
 
-static inline vf splat(float x)
-{
-    return x - (vf){0};
-}
-
 /* v where the mask is all ones, +0 elsewhere. */
 static inline vf keep(vi mask, vf v)
 {
