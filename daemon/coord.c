@@ -244,7 +244,7 @@ static void tell_start(struct apd_coord *coord, const struct apd_coord_setup *se
 {
     const struct apd_commit *newest = apd_checkpoints_newest(&coord->checkpoints);
 
-    coord_event(coord, "info", "start", "generation %" PRIu64 ", %u workers, version %s",
+    coord_event(coord, "info", "start", "generation %" PRIu64 ", workers %u, version %s",
                 coord->generation, coord->roster.count, coord->version);
     for (size_t i = 0; i < setup->skipped_count; i++)
         coord_event(coord, "warn", "checkpoint-skipped", "%s", setup->skipped[i]);

@@ -123,7 +123,7 @@ void coord_assign_all(struct apd_coord *coord)
     for (uint32_t i = 0; i < coord->roster.count; i++)
         send_assignment(coord, i);
     coord_event(
-        coord, "info", "assigned", "%" PRId64 " lanes to %u workers, %" PRIu64 " steps, plan %.16s",
+        coord, "info", "assigned", "lanes %" PRId64 ", workers %u, steps %" PRIu64 ", plan %.16s",
         coord->config.train.lanes, coord->roster.count, coord->steps_total, coord->plan_digest);
     coord_move(coord, STATE(TRAINING));
     coord_assign_shards(coord);

@@ -84,6 +84,12 @@ static void handle_join(struct apd_coord *coord, uint64_t conn, const Advprop__V
         refuse(coord, conn, "the run has ended");
         return;
     }
+    if (join->failure[0] != '\0') {
+        refuse(coord, conn, "the run ends");
+        coord_fail(coord, join->exit_status != 0 ? join->exit_status : APD_EXIT_INTERNAL,
+                   "rank %u on %s, starting: %s", join->rank, join->host, join->failure);
+        return;
+    }
     switch (apd_roster_join(&coord->roster, conn, coord_now(coord), join, &err)) {
     case APD_OK:
         take_in(coord, conn);

@@ -1,225 +1,21 @@
-/* See daemon.h. */
+/* See daemon.h: what comes in from sockets, signals and disk, and the loop's life. What the logic
+ * does to the outside is in daemon_world.c. */
 #include "daemon/daemon.h"
 
-#include "base/clock.h"
-#include "base/log.h"
 #include "daemon/addresses.h"
-#include "daemon/coord.h"
-#include "daemon/disk.h"
-#include "daemon/journal.h"
-#include "daemon/server.h"
-#include "daemon/status_file.h"
+#include "daemon/daemon_private.h"
 #include "proto/frame.h"
-#include "proto/message_json.h"
 #include "proto/run_dir.h"
 
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/random.h>
 #include <unistd.h>
-#include <uv.h>
 
 #define CLIENTS_MAX 64
-#define SIGNALS     4
 
-static const int signal_numbers[SIGNALS] = {SIGTERM, SIGINT, SIGUSR1, SIGUSR2};
-
-struct apd_daemon {
-    const struct apd_prepared *prepared;
-    uv_loop_t loop;
-    int loop_ready;
-    uv_timer_t wake;
-    uv_signal_t signal[SIGNALS];
-    int signals;
-    struct apd_server workers, clients;
-    struct apd_disk disk;
-    struct apd_journal events, metrics;
-    struct apd_coord *coord;
-    int status_failed; /* writing status.json failed and was told */
-    int exit_status, abort;
-};
-
-/* ---------------------------------------------------------------- the logic's world */
-
-static uint64_t world_now_ms(void *ctx)
-{
-    (void)ctx;
-    return apd_now_ms();
-}
-
-static double world_date_s(void *ctx)
-{
-    (void)ctx;
-    return apd_date_s();
-}
-
-static void on_wake(uv_timer_t *timer)
-{
-    struct apd_daemon *daemon = timer->data;
-
-    apd_coord_wake(daemon->coord);
-}
-
-static void world_wake_at(void *ctx, uint64_t at_ms)
-{
-    struct apd_daemon *daemon = ctx;
-    uint64_t now = apd_now_ms();
-
-    uv_update_time(&daemon->loop); /* the timer counts from the loop's idea of now */
-    (void)uv_timer_start(&daemon->wake, on_wake, at_ms > now ? at_ms - now : 0, 0);
-}
-
-static void world_worker_send(void *ctx, uint64_t conn,
-                              const Advprop__V1__CoordinatorMessage *message)
-{
-    struct apd_daemon *daemon = ctx;
-
-    apd_server_send(&daemon->workers, conn, &message->base);
-}
-
-static void world_worker_accept(void *ctx, uint64_t conn)
-{
-    struct apd_daemon *daemon = ctx;
-
-    apd_server_accept(&daemon->workers, conn);
-}
-
-static void world_worker_close(void *ctx, uint64_t conn)
-{
-    struct apd_daemon *daemon = ctx;
-
-    apd_server_close(&daemon->workers, conn);
-}
-
-static void world_client_send(void *ctx, uint64_t client, const Advprop__V1__ServerReply *reply)
-{
-    struct apd_daemon *daemon = ctx;
-
-    apd_server_send(&daemon->clients, client, &reply->base);
-}
-
-static void world_client_close(void *ctx, uint64_t client)
-{
-    struct apd_daemon *daemon = ctx;
-
-    apd_server_close(&daemon->clients, client);
-}
-
-static void world_commit(void *ctx, const struct apd_commit *commit)
-{
-    struct apd_daemon *daemon = ctx;
-
-    apd_disk_commit(&daemon->disk, commit);
-}
-
-static void world_remove(void *ctx, const char *path)
-{
-    struct apd_daemon *daemon = ctx;
-
-    apd_disk_remove(&daemon->disk, path);
-}
-
-static void world_receipt(void *ctx, const struct apd_plan *plan, uint32_t epoch)
-{
-    struct apd_daemon *daemon = ctx;
-
-    apd_disk_receipt(&daemon->disk, plan, epoch);
-}
-
-/* Takes over `object`. */
-static void add_record(struct apd_journal *journal, json_t *object)
-{
-    char *line = object != NULL ? json_dumps(object, JSON_COMPACT) : NULL;
-
-    if (line != NULL)
-        apd_journal_add(journal, line);
-    free(line);
-    json_decref(object);
-}
-
-static void world_event(void *ctx, const Advprop__V1__Event *event)
-{
-    struct apd_daemon *daemon = ctx;
-    int level = apd_log_level_parse(event->level);
-
-    apd_log(level < 0 ? APD_LOG_INFO : (enum apd_log_level)level, event->text, "event=%s gen=%llu",
-            event->name, (unsigned long long)event->generation);
-    add_record(&daemon->events, apd_message_json(&event->base));
-    apd_journal_flush(&daemon->events);
-    apd_journal_flush(&daemon->metrics);
-}
-
-static void world_metric(void *ctx, const char *kind, uint64_t step, const ProtobufCMessage *body)
-{
-    struct apd_daemon *daemon = ctx;
-    json_t *record = json_pack("{s:s, s:I, s:I, s:f}", "kind", kind, "gen",
-                               (json_int_t)daemon->prepared->generation, "step", (json_int_t)step,
-                               "date_s", apd_date_s());
-    json_t *fields = apd_message_json(body);
-
-    if (record != NULL && fields != NULL)
-        (void)json_object_update_missing(record, fields); /* out of memory: a shorter record */
-    json_decref(fields);
-    add_record(&daemon->metrics, record);
-}
-
-static void world_publish(void *ctx)
-{
-    struct apd_daemon *daemon = ctx;
-    struct apd_err err;
-    int failed;
-
-    apd_journal_flush(&daemon->metrics);
-    failed =
-        apd_status_file_write(daemon->prepared->run_dir, apd_coord_status(daemon->coord),
-                              apd_date_s(), apd_coord_exit_status(daemon->coord), &err) != APD_OK;
-    if (failed && !daemon->status_failed)
-        apd_log(APD_LOG_ERROR, "status.json is out of date", "error=\"%s\"", err.msg);
-    daemon->status_failed = failed;
-}
-
-/* Everything that keeps the loop alive ends here. */
-static void close_all(struct apd_daemon *daemon)
-{
-    apd_server_stop(&daemon->workers);
-    apd_server_stop(&daemon->clients);
-    uv_close((uv_handle_t *)&daemon->wake, NULL);
-    for (int i = 0; i < daemon->signals; i++)
-        uv_close((uv_handle_t *)&daemon->signal[i], NULL);
-}
-
-static void world_finish(void *ctx, int exit_status, int abort)
-{
-    struct apd_daemon *daemon = ctx;
-
-    daemon->exit_status = exit_status;
-    daemon->abort = abort;
-    close_all(daemon);
-}
-
-static struct apd_world make_world(struct apd_daemon *daemon)
-{
-    return (struct apd_world){
-        .ctx = daemon,
-        .now_ms = world_now_ms,
-        .date_s = world_date_s,
-        .wake_at = world_wake_at,
-        .worker_send = world_worker_send,
-        .worker_accept = world_worker_accept,
-        .worker_close = world_worker_close,
-        .client_send = world_client_send,
-        .client_close = world_client_close,
-        .commit = world_commit,
-        .remove = world_remove,
-        .receipt = world_receipt,
-        .event = world_event,
-        .metric = world_metric,
-        .publish = world_publish,
-        .finish = world_finish,
-    };
-}
+static const int signal_numbers[APD_DAEMON_SIGNALS] = {SIGTERM, SIGINT, SIGUSR1, SIGUSR2};
 
 /* ---------------------------------------------------------------- what comes in */
 
@@ -326,6 +122,15 @@ static void on_receipt(void *ctx, uint32_t epoch, uint64_t sum)
 
 /* ---------------------------------------------------------------- life */
 
+void daemon_close_all(struct apd_daemon *daemon)
+{
+    apd_server_stop(&daemon->workers);
+    apd_server_stop(&daemon->clients);
+    uv_close((uv_handle_t *)&daemon->wake, NULL);
+    for (int i = 0; i < daemon->signals; i++)
+        uv_close((uv_handle_t *)&daemon->signal[i], NULL);
+}
+
 static enum apd_code listen_for_workers(struct apd_daemon *daemon, uint32_t workers, int local_only,
                                         uint16_t *out_port, struct apd_err *err)
 {
@@ -376,7 +181,7 @@ static enum apd_code open_records(struct apd_daemon *daemon, struct apd_err *err
 
 static enum apd_code catch_signals(struct apd_daemon *daemon, struct apd_err *err)
 {
-    for (int i = 0; i < SIGNALS; i++) {
+    for (int i = 0; i < APD_DAEMON_SIGNALS; i++) {
         int status = uv_signal_init(&daemon->loop, &daemon->signal[i]);
 
         if (status == 0) {
@@ -419,7 +224,7 @@ static enum apd_code start_logic(struct apd_daemon *daemon, uint32_t workers,
         .skipped = prepared->skipped,
         .skipped_count = prepared->skipped_count,
     };
-    const struct apd_world world = make_world(daemon);
+    const struct apd_world world = daemon_world(daemon);
 
     return apd_coord_create(&setup, &world, &daemon->coord, err);
 }
@@ -491,7 +296,7 @@ void apd_daemon_destroy(struct apd_daemon **daemon)
         return;
     if (dead->loop_ready) {
         if (!uv_is_closing((uv_handle_t *)&dead->wake))
-            close_all(dead);
+            daemon_close_all(dead);
         (void)uv_run(&dead->loop, UV_RUN_DEFAULT);
         (void)uv_loop_close(&dead->loop);
     }
