@@ -66,7 +66,7 @@ static uint32_t epochs_complete(const struct run *run)
 /* ---------------------------------------------------------------- start */
 
 static enum apd_code join(struct run *run, const struct apd_wireup *wireup, int rank,
-                          struct apd_err *err)
+                          const struct apd_err *failure, struct apd_err *err)
 {
     Advprop__V1__Join join = ADVPROP__V1__JOIN__INIT;
     char host[256] = "";
@@ -78,6 +78,12 @@ static enum apd_code join(struct run *run, const struct apd_wireup *wireup, int 
     join.workers = (uint32_t)run->job->comm->size;
     join.host = host;
     join.pid = (uint32_t)getpid();
+    join.plan_version = APD_PLAN_VERSION;
+    if (failure != NULL) {
+        join.failure = (char *)failure->msg;
+        join.exit_status = apd_exit_status(failure->code);
+        return apd_link_open(wireup, &join, timeout_ms, &run->link, &run->assignment, err);
+    }
     join.backend = run->job->backend_text;
     join.layout = run->job->be->layout;
     join.config_digest = run->config_digest;
@@ -86,7 +92,6 @@ static enum apd_code join(struct run *run, const struct apd_wireup *wireup, int 
     join.classes = run->job->train->classes;
     join.n_shard_samples = run->job->train->shards;
     join.shard_samples = run->job->train->shard_samples;
-    join.plan_version = APD_PLAN_VERSION;
     return apd_link_open(wireup, &join, timeout_ms, &run->link, &run->assignment, err);
 }
 
@@ -189,20 +194,32 @@ static enum apd_code make_saver(struct run *run, struct apd_err *err)
                             err);
 }
 
-static enum apd_code start(struct run *run, const struct apd_wireup *wireup, int rank,
-                           struct apd_err *err)
+/* Everything that can be wrong with this host's configuration, data or device. */
+static enum apd_code prepare(struct run *run, struct apd_err *err)
 {
-    struct apd_job *job = run->job;
-
     APD_TRY(apd_config_print(run->config, &run->config_yaml, err));
     APD_TRY(apd_config_digest(run->config, run->config_digest, err));
-    APD_TRY(apd_job_open_data(job, err));
-    apd_job_plan_desc(job, &run->plan_desc);
+    APD_TRY(apd_job_open_data(run->job, err));
+    apd_job_plan_desc(run->job, &run->plan_desc);
     APD_TRY(apd_plan_create(&run->plan_desc, &run->plan, err));
     APD_TRY(apd_plan_digest(run->plan, run->plan_digest, err));
     apd_lr_schedule_init(&run->schedule, run->config, run->plan_desc.samples);
-    APD_TRY(apd_job_make_network(job, err));
-    APD_TRY(join(run, wireup, rank, err));
+    return apd_job_make_network(run->job, err);
+}
+
+static enum apd_code start(struct run *run, const struct apd_wireup *wireup, int rank,
+                           struct apd_err *err)
+{
+    enum apd_code rc = prepare(run, err);
+
+    if (rc != APD_OK) {
+        struct apd_err refused;
+
+        /* The answer is a refusal: what matters is that the coordinator knows why. */
+        (void)!join(run, wireup, rank, err, &refused);
+        return rc;
+    }
+    APD_TRY(join(run, wireup, rank, NULL, err));
     APD_TRY(check_assignment(run, err));
     APD_TRY(load_state(run, err));
     APD_TRY(make_step(run, err));
@@ -400,9 +417,11 @@ static enum apd_code save_if_due(struct run *run, struct apd_err *err)
 
 /* ---------------------------------------------------------------- the loop */
 
-static unsigned flags_to_raise(struct run *run)
+/* What this worker wants the commit to carry. Reading clears the wish for a checkpoint: it is kept.
+ */
+static unsigned flags_to_raise(struct run *run, unsigned commands)
 {
-    unsigned commands = apd_link_commands(run->link), flags = 0;
+    unsigned flags = 0;
 
     run->save_asked |= (commands & APD_LINK_CHECKPOINT) != 0;
     if ((commands & APD_LINK_DRAIN) || signals_seen > 0)
@@ -416,18 +435,19 @@ static enum apd_code one_step(struct run *run, unsigned *out_flags, struct apd_e
 {
     double lr = apd_lr_schedule_at(&run->schedule, run->progress.step), wait_ms = 0;
     double began = apd_now_s();
+    unsigned commands = apd_link_commands(run->link);
     const struct apd_step_data *data = NULL;
     struct apd_step_result result = {0};
     struct apd_err data_err = {0};
     int closed;
     enum apd_code got;
 
-    if (apd_link_commands(run->link) & APD_LINK_LOST)
+    if (commands & APD_LINK_LOST)
         return apd_fail(err, APD_PEER, "the coordinator is gone");
     apd_link_phase(run->link, ADVPROP__V1__PHASE__PHASE_WAITING_DATA);
     got = apd_loader_step(run->loader, run->progress.step, &data, &wait_ms, &data_err);
     APD_TRY(apd_step_run(run->step, run->progress.step, data, got == APD_OK ? NULL : &data_err, lr,
-                         flags_to_raise(run), &result, err));
+                         flags_to_raise(run, commands), &result, err));
     run->progress.step++;
     *out_flags = result.flags;
     report_step(run, &result, lr, apd_now_s() - began, wait_ms);

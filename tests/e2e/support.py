@@ -8,6 +8,7 @@ import os
 import pathlib
 import struct
 import subprocess
+import time
 
 import numpy as np
 
@@ -53,10 +54,10 @@ def merged(base, changes):
     return out
 
 
-def write_config(path, data, **changes):
-    """A run.yaml (JSON is YAML) over the data set in folder `data`."""
+def write_config(path, folder, /, **changes):
+    """A run.yaml (JSON is YAML) over the data set in `folder`."""
     config = merged(SMALL, changes)
-    config["data"]["path"] = str(data)
+    config["data"]["path"] = str(folder)
     path.write_text(json.dumps(config))
     return path
 
@@ -100,6 +101,18 @@ def read_safetensors(path):
     return tensors, meta
 
 
+def write_safetensors(path, tensors):
+    header, data = {}, b""
+    for name, array in tensors.items():
+        raw = np.ascontiguousarray(array, np.float32).tobytes()
+        header[name] = {"dtype": "F32", "shape": list(array.shape),
+                        "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    pathlib.Path(path).write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
 def commits(run_dir):
     path = run_dir / "checkpoints" / "commits.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -126,6 +139,16 @@ def assert_same_state(a, b):
 def records(run_dir, kind):
     lines = (run_dir / "metrics.jsonl").read_text().splitlines()
     return [record for record in map(json.loads, lines) if record["kind"] == kind]
+
+
+def wait_for_step(run_dir, step, process):
+    while process.poll() is None:
+        if (run_dir / "metrics.jsonl").exists():
+            steps = [record["step"] for record in records(run_dir, "step")]
+            if steps and max(steps) >= step:
+                return
+        time.sleep(0.02)
+    raise AssertionError(f"the run ended before step {step}: {process.stdout.read()}")
 
 
 def pids_of(run_dir):

@@ -88,9 +88,8 @@ def test_drained_run_goes_on_bitwise(tiny_data, workdir):
                                   log={"per_step": True})
     support.run("train", config, "--workers", 2, "--run", workdir / "straight", "--quiet")
     process = support.start("train", config, "--workers", 2, "--run", workdir / "drained", "--quiet")
-    while process.poll() is None and not (workdir / "drained" / "metrics.jsonl").exists():
-        time.sleep(0.02)
-    support.run("drain", workdir / "drained", check=None)
+    support.wait_for_step(workdir / "drained", 4, process)
+    support.run("drain", workdir / "drained")
     process.communicate(timeout=support.TIMEOUT_S)
     assert process.returncode == 75
     assert support.commits(workdir / "drained")[-1]["reason"] == "drain"

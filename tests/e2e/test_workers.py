@@ -1,6 +1,5 @@
 """The number of workers does not change the result."""
 import signal
-import time
 
 import support
 
@@ -8,16 +7,6 @@ import support
 def train(config, run_dir, workers, *overrides, check=0):
     return support.run("train", config, "--workers", workers, "--run", run_dir, "--quiet", *overrides,
                        check=check)
-
-
-def wait_for_step(run_dir, step, process):
-    while process.poll() is None:
-        if (run_dir / "metrics.jsonl").exists():
-            steps = [record["step"] for record in support.records(run_dir, "step")]
-            if steps and max(steps) >= step:
-                return
-        time.sleep(0.02)
-    raise AssertionError(f"the run ended before step {step}: {process.stdout.read()}")
 
 
 def test_one_two_and_four_workers_end_bitwise_equal_after_fifty_steps(tiny_data, workdir):
@@ -41,7 +30,7 @@ def test_workers_that_change_at_restarts_do_not_change_the_result(tiny_data, wor
             break
         process = support.start("train", config, "--workers", workers, "--run", workdir / "changing",
                                 "--quiet")
-        wait_for_step(workdir / "changing", until, process)
+        support.wait_for_step(workdir / "changing", until, process)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=support.TIMEOUT_S)
         assert process.returncode == 75

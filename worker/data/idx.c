@@ -65,8 +65,8 @@ static enum apd_code read_header(struct idx_file *file, uint32_t magic, int dims
 
     APD_TRY(apd_unzip_read(file->unzip, raw, want, &got, err));
     if (got < want)
-        return apd_fail(err, APD_DATA, "%s: ends at offset %zu inside the header of %zu bytes",
-                        file->path, got, want);
+        return apd_fail(err, APD_DATA, "%s: expected a header of %zu bytes, found only %zu",
+                        file->path, want, got);
     if (big_endian(raw) != magic)
         return apd_fail(err, APD_DATA, "%s: magic at offset 0 is 0x%08x, expected 0x%08x",
                         file->path, big_endian(raw), magic);
@@ -95,9 +95,9 @@ static enum apd_code check_size(struct idx_file *file, struct apd_err *err)
                         file->path, file->bytes, CONTENT_CAP);
     if (header + file->bytes > bound)
         return apd_fail(err, APD_DATA,
-                        "%s: the header declares %" PRIu64 " bytes from offset %" PRIu64
-                        " on, but a file of this size holds at most %" PRIu64,
-                        file->path, file->bytes, header, bound);
+                        "%s: expected %" PRIu64 " bytes from offset %" PRIu64
+                        " on, as the header declares, found room for at most %" PRIu64,
+                        file->path, file->bytes, header, bound > header ? bound - header : 0);
     return APD_OK;
 }
 

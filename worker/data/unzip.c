@@ -147,7 +147,7 @@ enum apd_code apd_unzip_read(struct apd_unzip *unzip, void *dst, size_t size, si
     if (left > 0 && unzip->member_open)
         return apd_fail(err, APD_DATA,
                         "%s: truncated gzip stream: the file ends at offset %" PRIu64
-                        ", after %" PRIu64 " bytes of content",
+                        ", after %" PRIu64 " bytes of content, expected more",
                         unzip->path, unzip->in_offset, unzip->out_offset);
     *out_got = size - left;
     return APD_OK;
