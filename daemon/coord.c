@@ -132,6 +132,16 @@ int apd_coord_exit_status(const struct apd_coord *coord)
     return status;
 }
 
+/* The last epoch's receipt belongs into the last status; it takes some milliseconds. */
+static int waits_for_receipts(struct apd_coord *coord)
+{
+    if (coord->receipts_asked == 0)
+        return 0;
+    if (coord->grace_deadline_ms == 0)
+        coord->grace_deadline_ms = coord_now(coord) + GRACE_MS;
+    return coord_now(coord) < coord->grace_deadline_ms;
+}
+
 void coord_end_if_over(struct apd_coord *coord)
 {
     if (coord->finished || coord->committing)
@@ -139,7 +149,7 @@ void coord_end_if_over(struct apd_coord *coord)
     if (coord->state == STATE(FAILED)) {
         if (apd_roster_connected(&coord->roster) == 0)
             finish(coord, 1);
-    } else if (coord->roster.left == coord->roster.count) {
+    } else if (coord->roster.left == coord->roster.count && !waits_for_receipts(coord)) {
         coord_move(coord, STATE(DONE));
         finish(coord, 0);
     }
@@ -164,6 +174,7 @@ static void check_deadlines(struct apd_coord *coord)
     coord_check_silence(coord);
     if (!coord->finished && coord->state == STATE(FAILED) && now >= coord->grace_deadline_ms)
         finish(coord, 1);
+    coord_end_if_over(coord);
 }
 
 void apd_coord_wake(struct apd_coord *coord)
@@ -190,7 +201,7 @@ void coord_schedule(struct apd_coord *coord)
 
     if (coord->finished)
         return;
-    if (coord->state == STATE(FAILED))
+    if (coord->grace_deadline_ms > 0)
         at = earlier(at, coord->grace_deadline_ms);
     else if (coord->roster.joined < coord->roster.count)
         at = earlier(at, coord->join_deadline_ms);

@@ -127,6 +127,8 @@ static void committed(struct apd_coord *coord)
 void apd_coord_commit_done(struct apd_coord *coord, const struct apd_err *failed)
 {
     coord->committing = 0;
+    if (coord->finished)
+        return; /* the next start will find the record */
     if (failed == NULL) {
         committed(coord);
     } else {
@@ -142,6 +144,8 @@ void apd_coord_commit_done(struct apd_coord *coord, const struct apd_err *failed
 
 void apd_coord_remove_done(struct apd_coord *coord, const char *path, const struct apd_err *failed)
 {
+    if (coord->finished)
+        return;
     if (failed != NULL)
         coord_event(coord, "warn", "checkpoint-kept", "%s: %s", path, failed->msg);
     else

@@ -41,7 +41,7 @@ struct apd_coord {
     int drain_asked, stop_asked;
     char first_cause[APD_EVENT_TEXT];
     int failed_status;
-    uint64_t grace_deadline_ms; /* FAILED: when the others are waited for no longer */
+    uint64_t grace_deadline_ms; /* when the end is waited for no longer; 0: not ending */
     int finished;
 
     struct apd_roster roster;
@@ -51,7 +51,8 @@ struct apd_coord {
     uint32_t epochs_assigned; /* epochs below this one have been assigned to the workers */
 
     struct apd_metrics metrics;
-    uint64_t recorded_ms; /* when the last step record was written */
+    unsigned receipts_asked; /* of the world, not answered yet */
+    uint64_t recorded_ms;    /* when the last step record was written */
     struct apd_event_ring events;
 
     struct apd_checkpoints checkpoints;

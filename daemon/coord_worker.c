@@ -149,22 +149,32 @@ static void handle_receipt(struct apd_coord *coord, const Advprop__V1__Receipt *
     receipt->samples_expected = coord->roster.facts.samples;
     receipt->complete = receipt->samples == receipt->samples_expected;
     receipt->match = 0; /* until the expected sum is known */
+    coord->receipts_asked++;
     coord->world.receipt(coord->world.ctx, coord->plan, receipt->epoch);
+}
+
+static void compare_receipt(struct apd_coord *coord, Advprop__V1__Receipt *receipt, uint64_t sum)
+{
+    receipt->sum_expected = sum;
+    receipt->match = receipt->complete && receipt->sum == sum;
+    coord->world.metric(coord->world.ctx, "receipt", coord_step(coord), &receipt->base);
+    coord_event(coord, receipt->match ? "info" : "error", "epoch",
+                "epoch %u: %" PRIu64 " of %" PRIu64 " samples, receipts %s", receipt->epoch,
+                receipt->samples, receipt->samples_expected,
+                receipt->match ? "match" : "do NOT match");
 }
 
 void apd_coord_receipt_expected(struct apd_coord *coord, uint32_t epoch, uint64_t sum)
 {
     Advprop__V1__Receipt *receipt = apd_metrics_find_receipt(&coord->metrics, epoch);
 
-    if (receipt == NULL)
-        return; /* 16 epochs have passed since */
-    receipt->sum_expected = sum;
-    receipt->match = receipt->complete && receipt->sum == sum;
-    coord->world.metric(coord->world.ctx, "receipt", coord_step(coord), &receipt->base);
-    coord_event(coord, receipt->match ? "info" : "error", "epoch",
-                "epoch %u: %" PRIu64 " of %" PRIu64 " samples, receipts %s", epoch,
-                receipt->samples, receipt->samples_expected,
-                receipt->match ? "match" : "do NOT match");
+    coord->receipts_asked--;
+    if (coord->finished)
+        return;
+    if (receipt != NULL) /* NULL: 16 epochs have passed since */
+        compare_receipt(coord, receipt, sum);
+    coord_end_if_over(coord);
+    coord_schedule(coord);
 }
 
 static void handle_evaluation(struct apd_coord *coord, const Advprop__V1__Evaluation *evaluation)

@@ -140,13 +140,13 @@ void sim_written(struct sim *sim, uint32_t rank, uint64_t generation, uint64_t s
 
 /* ---------------------------------------------------------------- the workers' training */
 
-static void report_step(struct sim *sim)
+void sim_report_step(struct sim *sim, uint64_t step)
 {
     Advprop__V1__WorkerMessage message = ADVPROP__V1__WORKER_MESSAGE__INIT;
     Advprop__V1__StepReport report = ADVPROP__V1__STEP_REPORT__INIT;
 
-    report.step = sim->step;
-    report.position = sim->step * (uint64_t)sim->config.train.batch;
+    report.step = step;
+    report.position = step * (uint64_t)sim->config.train.batch;
     report.epoch = (uint32_t)((report.position - 1) / sim->samples);
     report.loss_clean = 1;
     message.kind_case = ADVPROP__V1__WORKER_MESSAGE__KIND_STEP;
@@ -237,7 +237,7 @@ static void one_step(struct sim *sim)
         sim->step++;
         for (uint32_t i = 0; i < sim->workers; i++)
             sim->worker[i].step = sim->step;
-        report_step(sim);
+        sim_report_step(sim, sim->step);
         report_receipt(sim);
     }
     if (sim->step == sim->steps_total || any(sim, is_draining)) {

@@ -115,6 +115,9 @@ void sim_fill_join(struct sim *sim, uint32_t rank, Advprop__V1__Join *out);
 void sim_written(struct sim *sim, uint32_t rank, uint64_t generation, uint64_t step,
                  const char *reason);
 
+/* A report of this step from rank 1, due or not. */
+void sim_report_step(struct sim *sim, uint64_t step);
+
 /* Sends a request from client `index`, as id 1. */
 void sim_request(struct sim *sim, int index, Advprop__V1__ClientRequest__KindCase kind);
 void sim_client_gone(struct sim *sim, int index);

@@ -305,6 +305,8 @@ static void finish(void *ctx, int exit_status, int abort)
     struct sim *sim = ctx;
 
     alive(sim);
+    for (size_t i = 0; i < sizeof sim->disk / sizeof *sim->disk; i++)
+        sim_check(sim, sim->disk[i].kind != 1, "the end does not wait for a commit in flight");
     sim->finishes++;
     sim->exit_status = exit_status;
     sim->abort = abort;

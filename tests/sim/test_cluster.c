@@ -32,6 +32,20 @@ static void undisturbed_run_ends_done(void **state)
     sim_fini(&sim);
 }
 
+static void last_receipt_is_waited_for(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < 50; seed++) {
+        struct sim sim;
+
+        sim_init(&sim, seed, 2, 15); /* exactly 2 epochs */
+        sim_run(&sim);
+        assert_int_equal(sim.state, DONE);
+        assert_int_equal(sim.receipts_matched, 2);
+        sim_fini(&sim);
+    }
+}
+
 static void resumed_run_starts_at_the_checkpoint(void **state)
 {
     struct sim sim;
@@ -263,6 +277,62 @@ static void commit_from_another_rank_does_not_count(void **state)
     sim_fini(&sim);
 }
 
+static void report_that_is_not_newer_does_not_count(void **state)
+{
+    static const uint64_t steps[] = {10, 9, 0, 41, UINT64_MAX};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+        struct sim sim;
+
+        sim_init(&sim, 17, 2, 40);
+        sim_run_to_step(&sim, 10);
+        sim_report_step(&sim, steps[i]);
+        assert_string_equal(sim.last_event, "bad-report");
+        assert_int_equal(apd_coord_status(sim.coord)->step, 10);
+        sim_run(&sim);
+        assert_int_equal(sim.state, DONE);
+        sim_fini(&sim);
+    }
+}
+
+static void worker_that_cannot_start_is_the_first_cause(void **state)
+{
+    struct sim sim;
+    Advprop__V1__Join join;
+
+    (void)state;
+    sim_init(&sim, 18, 2, 40);
+    sim.worker[1].join_ms = UINT64_MAX;
+    sim_run_until(&sim, 3000);
+    sim_fill_join(&sim, 2, &join);
+    join.failure = "the data set is damaged";
+    join.exit_status = APD_EXIT_DATA;
+    sim_join(&sim, &join, NULL);
+    sim_run(&sim);
+    assert_int_equal(sim.exit_status, APD_EXIT_DATA);
+    assert_string_equal(sim.first_cause, "rank 2 on host, starting: the data set is damaged");
+    sim_fini(&sim);
+}
+
+/* Killed while a checkpoint is on its way to the log: the record is waited for. */
+static void failure_during_a_commit_waits_for_it(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < 50; seed++) {
+        struct sim sim;
+
+        sim_init(&sim, seed, 2, 40);
+        sim_run_to_step(&sim, 7);
+        sim_kill(&sim, 2);
+        sim_kill(&sim, 1);
+        sim_run(&sim);
+        assert_int_equal(sim.state, FAILED);
+        assert_int_equal(sim.committed_step, 7);
+        sim_fini(&sim);
+    }
+}
+
 static void failed_commit_does_not_end_the_run(void **state)
 {
     struct sim sim;
@@ -488,6 +558,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(undisturbed_run_ends_done),
+        cmocka_unit_test(last_receipt_is_waited_for),
         cmocka_unit_test(resumed_run_starts_at_the_checkpoint),
         cmocka_unit_test(lost_worker_fails_the_run_in_every_phase),
         cmocka_unit_test(failed_run_ends_within_the_grace_time),
@@ -499,6 +570,9 @@ int main(void)
         cmocka_unit_test(stranger_without_join_is_refused),
         cmocka_unit_test(commit_of_an_older_generation_is_refused),
         cmocka_unit_test(commit_from_another_rank_does_not_count),
+        cmocka_unit_test(report_that_is_not_newer_does_not_count),
+        cmocka_unit_test(worker_that_cannot_start_is_the_first_cause),
+        cmocka_unit_test(failure_during_a_commit_waits_for_it),
         cmocka_unit_test(failed_commit_does_not_end_the_run),
         cmocka_unit_test(drain_in_every_state_ends_with_75),
         cmocka_unit_test(second_urgent_signal_stops_without_saving),
