@@ -41,6 +41,11 @@ APD_MUST_USE enum apd_code apd_coord_create(const struct apd_coord_setup *setup,
                                             struct apd_err *err);
 void apd_coord_destroy(struct apd_coord **coord);
 
+/* What an earlier start of the run reported, told after creation; recorded nowhere anew. */
+void apd_coord_recall_receipt(struct apd_coord *coord, const Advprop__V1__Receipt *receipt);
+void apd_coord_recall_evaluation(struct apd_coord *coord,
+                                 const Advprop__V1__Evaluation *evaluation);
+
 /* Workers. A connection is a number of the world's; it is known to the logic from its first
  * message. */
 void apd_coord_worker_message(struct apd_coord *coord, uint64_t conn,

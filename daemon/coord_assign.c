@@ -4,22 +4,7 @@
 #include "daemon/coord_private.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <string.h>
-
-/* Steps of the whole run: all samples of all epochs are trained, so the last batch may begin the
- * next epoch. */
-static uint64_t steps_of(const struct apd_config *config, uint64_t samples)
-{
-    double epochs, milestones[APD_MILESTONES];
-    uint64_t steps;
-
-    apd_config_budget(config, &epochs, milestones);
-    steps = (uint64_t)ceil(epochs * ((double)samples / (double)config->train.batch));
-    if (config->train.max_steps > 0 && (uint64_t)config->train.max_steps < steps)
-        steps = (uint64_t)config->train.max_steps;
-    return steps;
-}
 
 static enum apd_code make_plan(struct apd_coord *coord, struct apd_err *err)
 {
@@ -39,7 +24,7 @@ static enum apd_code make_plan(struct apd_coord *coord, struct apd_err *err)
     memcpy(desc.data_digest, facts->data_digest, sizeof desc.data_digest);
     APD_TRY(apd_plan_create(&desc, &coord->plan, err));
     APD_TRY(apd_plan_digest(coord->plan, coord->plan_digest, err));
-    coord->steps_total = steps_of(config, facts->samples);
+    coord->steps_total = apd_config_steps(config, facts->samples, NULL);
     return APD_OK;
 }
 

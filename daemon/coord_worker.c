@@ -164,6 +164,16 @@ static void compare_receipt(struct apd_coord *coord, Advprop__V1__Receipt *recei
                 receipt->match ? "match" : "do NOT match");
 }
 
+void apd_coord_recall_receipt(struct apd_coord *coord, const Advprop__V1__Receipt *receipt)
+{
+    (void)apd_metrics_receipt(&coord->metrics, receipt);
+}
+
+void apd_coord_recall_evaluation(struct apd_coord *coord, const Advprop__V1__Evaluation *evaluation)
+{
+    apd_metrics_evaluation(&coord->metrics, evaluation);
+}
+
 void apd_coord_receipt_expected(struct apd_coord *coord, uint32_t epoch, uint64_t sum)
 {
     Advprop__V1__Receipt *receipt = apd_metrics_find_receipt(&coord->metrics, epoch);

@@ -4,6 +4,7 @@
 
 #include "daemon/addresses.h"
 #include "daemon/daemon_private.h"
+#include "daemon/history.h"
 #include "proto/frame.h"
 #include "proto/run_dir.h"
 
@@ -225,8 +226,14 @@ static enum apd_code start_logic(struct apd_daemon *daemon, uint32_t workers,
         .skipped_count = prepared->skipped_count,
     };
     const struct apd_world world = daemon_world(daemon);
+    char path[APD_RUN_PATH_MAX];
 
-    return apd_coord_create(&setup, &world, &daemon->coord, err);
+    APD_TRY(apd_coord_create(&setup, &world, &daemon->coord, err));
+    if (prepared->commit_count == 0)
+        return APD_OK;
+    APD_TRY(apd_run_dir_path(prepared->run_dir, APD_RUN_METRICS, path, err));
+    return apd_history_recall(path, prepared->commit[prepared->commit_count - 1].step,
+                              daemon->coord, err);
 }
 
 static enum apd_code init_loop(struct apd_daemon *daemon, struct apd_err *err)

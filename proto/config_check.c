@@ -35,6 +35,18 @@ void apd_config_budget(const struct apd_config *config, double *out_epochs, doub
     }
 }
 
+uint64_t apd_config_steps(const struct apd_config *config, uint64_t samples, uint64_t *out_full)
+{
+    double epochs, milestones[APD_MILESTONES];
+    uint64_t full, limit = (uint64_t)config->train.max_steps;
+
+    apd_config_budget(config, &epochs, milestones);
+    full = (uint64_t)ceil(epochs * ((double)samples / (double)config->train.batch));
+    if (out_full != NULL)
+        *out_full = full;
+    return limit > 0 && limit < full ? limit : full;
+}
+
 static enum apd_code check_batch(const struct apd_config *config, int64_t workers,
                                  struct apd_err *err)
 {

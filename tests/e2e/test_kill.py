@@ -8,6 +8,7 @@ import time
 import support
 
 KILLS = 20
+EPOCHS = 40
 
 
 def kill(pid):
@@ -32,7 +33,7 @@ def one_kill(rng, process, run_dir):
     """Waits a random time, then kills; returns what, or None if the run had ended before."""
     what = rng.choice(["worker", "coordinator", "everything"])
     try:
-        process.wait(timeout=rng.uniform(0.3, 2.5))
+        process.wait(timeout=rng.uniform(0.3, 2.2))
         return None
     except subprocess.TimeoutExpired:
         pass
@@ -52,8 +53,8 @@ def test_twenty_random_kills_end_bitwise_where_an_undisturbed_run_ends(tiny_data
     seed = int(os.environ.get("APD_TEST_SEED", time.time_ns() % 1000000))
     print(f"seed {seed} (APD_TEST_SEED={seed} repeats it)")
     rng = random.Random(seed)
-    config = support.write_config(workdir / "run.yaml", tiny_data, train={"epochs": 24},
-                                  eval={"every_epochs": 6}, checkpoint={"every_s": 0.2})
+    config = support.write_config(workdir / "run.yaml", tiny_data, train={"epochs": EPOCHS},
+                                  eval={"every_epochs": 10}, checkpoint={"every_s": 0.2})
     command = ("train", config, "--workers", 2, "--quiet", "--max-restarts", 100)
     support.run(*command, "--run", workdir / "straight")
 
@@ -79,7 +80,7 @@ def test_twenty_random_kills_end_bitwise_where_an_undisturbed_run_ends(tiny_data
 
     straight = {r["epoch"]: r["sum"] for r in support.records(workdir / "straight", "receipt")}
     killed = {r["epoch"]: r["sum"] for r in support.records(run_dir, "receipt")}
-    assert len(straight) == 24 and killed == straight
+    assert len(straight) == EPOCHS and killed == straight
     assert all(r["match"] for r in support.records(run_dir, "receipt"))
 
 
@@ -93,7 +94,9 @@ def test_drained_run_goes_on_bitwise(tiny_data, workdir):
     process.communicate(timeout=support.TIMEOUT_S)
     assert process.returncode == 75
     assert support.commits(workdir / "drained")[-1]["reason"] == "drain"
-    support.run("train", config, "--workers", 2, "--run", workdir / "drained", "--quiet")
+    report = support.run("train", config, "--workers", 2, "--run", workdir / "drained", "--quiet")
+    for epoch in (1, 2, 3):  # also the epochs of the first start
+        assert f"epoch {epoch}: 1,000 of 1,000 receipts match" in report.stdout
     support.assert_same_state(support.state_of(workdir / "drained"),
                               support.state_of(workdir / "straight"))
 

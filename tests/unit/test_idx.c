@@ -359,9 +359,9 @@ static void huge_sizes_take_no_memory(void **state)
     put_size(images + 8, 2000);
     put_size(images + 12, 2000);
     scratch_write(scratch_path(IMAGES), images, sizeof images);
-    assert_refused(APD_DATA, IMAGES, "declares 4000000000 bytes from offset 16 on, but");
+    assert_refused(APD_DATA, IMAGES, "expected 4000000000 bytes from offset 16 on");
     scratch_write_gzip(scratch_path(IMAGES), images, sizeof images);
-    assert_refused(APD_DATA, IMAGES, "declares 4000000000 bytes from offset 16 on, but");
+    assert_refused(APD_DATA, IMAGES, "expected 4000000000 bytes from offset 16 on");
     put_size(images + 4, UINT32_MAX);
     scratch_write(scratch_path(IMAGES), images, sizeof images);
     assert_refused(APD_DATA, IMAGES, "expected at most 4294967296");

@@ -65,8 +65,9 @@ static enum apd_code read_header(struct idx_file *file, uint32_t magic, int dims
 
     APD_TRY(apd_unzip_read(file->unzip, raw, want, &got, err));
     if (got < want)
-        return apd_fail(err, APD_DATA, "%s: expected a header of %zu bytes, found only %zu",
-                        file->path, want, got);
+        return apd_fail(err, APD_DATA,
+                        "%s: ends at offset %zu inside the header, expected %zu bytes", file->path,
+                        got, want);
     if (big_endian(raw) != magic)
         return apd_fail(err, APD_DATA, "%s: magic at offset 0 is 0x%08x, expected 0x%08x",
                         file->path, big_endian(raw), magic);

@@ -18,10 +18,7 @@ void apd_lr_schedule_init(struct apd_lr_schedule *schedule, const struct apd_con
     for (int i = 0; i < schedule->milestones; i++)
         schedule->milestone_step[i] = milestones[i] * schedule->steps_per_epoch;
     schedule->warmup_steps = config->schedule.warmup_epochs * schedule->steps_per_epoch;
-    schedule->full_steps = (uint64_t)ceil(schedule->epochs * schedule->steps_per_epoch);
-    schedule->steps = schedule->full_steps;
-    if (config->train.max_steps > 0 && schedule->steps > (uint64_t)config->train.max_steps)
-        schedule->steps = (uint64_t)config->train.max_steps;
+    schedule->steps = apd_config_steps(config, samples, &schedule->full_steps);
 }
 
 double apd_lr_schedule_at(const struct apd_lr_schedule *schedule, uint64_t step)
