@@ -56,6 +56,16 @@ static enum apd_code pack_aux(struct apd_step *step, uint64_t number,
     return APD_OK;
 }
 
+/* What the pass says about running statistics. bn.sync none: lane 0 alone moves them, as rank 0
+ * does in the authors' code. */
+static enum apd_code tally_bn(struct apd_step *step, int lane, int record,
+                              const struct apd_pass *pass, int segment, struct apd_err *err)
+{
+    if (step->config.bn.sync == APD_BN_SYNC_NONE && step->lane_first + lane != 0)
+        return APD_OK;
+    return apd_tally_bn(step->tally, lane, record, pass->sums, segment, pass->segments, err);
+}
+
 /* Forward and backward on the perturbed images, weight gradients kept, and one attack step; K
  * times. */
 static enum apd_code noise_pass(struct apd_step *step, int slice, struct apd_err *err)
@@ -89,7 +99,7 @@ static enum apd_code noise_pass(struct apd_step *step, int slice, struct apd_err
                                  step->eps, at, err));
         for (int i = 0; i < step->slice_lanes; i++) {
             apd_tally_loss(step->tally, first_lane + i, APD_NOISE, &loss[i]);
-            APD_TRY(apd_tally_bn(step->tally, first_lane + i, k, pass.sums, i, pass.segments, err));
+            APD_TRY(tally_bn(step, first_lane + i, k, &pass, i, err));
         }
     }
     return APD_OK;
@@ -148,8 +158,7 @@ static enum apd_code train_pass(struct apd_step *step, int slice, const struct a
         int lane = slice * step->slice_lanes + s / per_lane, adv = s % per_lane;
 
         apd_tally_loss(step->tally, lane, adv ? APD_ADV : APD_CLEAN, &loss[s]);
-        APD_TRY(apd_tally_bn(step->tally, lane, step->noise_passes + adv, pass.sums, s,
-                             pass.segments, err));
+        APD_TRY(tally_bn(step, lane, step->noise_passes + adv, &pass, s, err));
     }
     return APD_OK;
 }
@@ -239,7 +248,6 @@ static enum apd_code update_weights(struct apd_step *step, double lr, struct apd
 
 static enum apd_code update_statistics(struct apd_step *step, struct apd_err *err)
 {
-    /* bn.sync none: lane 0 alone moves the statistics, as rank 0 does in the authors' code. */
     int lanes = step->config.bn.sync == APD_BN_SYNC_NONE ? 1 : step->lanes;
 
     return apd_tally_update_running(step->tally, (double)lanes * step->clean,

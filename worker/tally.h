@@ -16,6 +16,12 @@
 
 enum apd_branch { APD_CLEAN, APD_NOISE, APD_ADV, APD_BRANCHES };
 
+/* Mean cross-entropy of the images; 0 without any. */
+static inline double apd_mean_loss(const struct apd_loss *loss)
+{
+    return loss->images > 0 ? loss->ce_sum / (double)loss->images : 0;
+}
+
 /* Flags any worker may raise; every worker sees the union. */
 enum { APD_FLAG_DRAIN = 1, APD_FLAG_STOP = 2, APD_FLAG_FAILED = 4 };
 

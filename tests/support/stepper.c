@@ -13,6 +13,36 @@
 
 enum { CLASSES = 5 };
 
+const struct stepper_shape stepper_tiny = {"resnet18", 2, 1, 8, 2, 4, 3};
+
+struct apd_backend *stepper_ref64(void)
+{
+    struct apd_backend *be = NULL;
+    struct apd_err err = {0};
+
+    assert_int_equal(apd_backend_ref64(&be, &err), APD_OK);
+    return be;
+}
+
+struct apd_backend *stepper_ref(void)
+{
+    struct apd_backend *be = NULL;
+    struct apd_err err = {0};
+
+    assert_int_equal(apd_backend_ref(&be, &err), APD_OK);
+    return be;
+}
+
+struct apd_backend *stepper_cpu(int threads)
+{
+    struct apd_cpu_options options = {threads, "auto", "direct"};
+    struct apd_backend *be = NULL;
+    struct apd_err err = {0};
+
+    assert_int_equal(apd_backend_cpu(&options, &be, &err), APD_OK);
+    return be;
+}
+
 void stepper_config(struct apd_config *config, const struct stepper_shape *shape)
 {
     struct apd_err err = {0};

@@ -33,6 +33,13 @@ struct stepper_shape {
     int width, c, px, lanes, clean, aux;
 };
 
+/* A two-lane network of a few thousand parameters with both BNs. */
+extern const struct stepper_shape stepper_tiny;
+
+struct apd_backend *stepper_ref64(void);
+struct apd_backend *stepper_ref(void);
+struct apd_backend *stepper_cpu(int threads);
+
 /* Defaults of a test: no weight decay, no smoothing, noise always used, whole attack. */
 void stepper_config(struct apd_config *config, const struct stepper_shape *shape);
 
