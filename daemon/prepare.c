@@ -3,6 +3,7 @@
 
 #include "base/fs.h"
 #include "daemon/lock.h"
+#include "daemon/sweep.h"
 #include "proto/run_dir.h"
 
 #include <errno.h>
@@ -75,6 +76,7 @@ static enum apd_code find_checkpoints(struct apd_prepared *out, uint64_t *out_ge
     enum apd_code rc;
 
     APD_GO(apd_commit_log_load(out->run_dir, &all, err));
+    APD_GO(apd_sweep(out->run_dir, &all, err));
     APD_GO(apd_commit_log_newest_good(out->run_dir, &good, err));
     for (size_t i = 0; i < all.count; i++)
         if (all.commit[i].generation > *out_generation)

@@ -3,6 +3,7 @@
 #include "daemon/journal.h"
 #include "daemon/lock.h"
 #include "daemon/prepare.h"
+#include "daemon/sweep.h"
 #include "proto/run_dir.h"
 #include "tests/support/scratch.h"
 
@@ -172,6 +173,58 @@ static void resume_is_the_newest_sound_checkpoint(void **state)
     apd_prepared_fini(&prepared);
 }
 
+enum { COMMITTED, UNCOMMITTED, PARTIAL, NOTES, NO_NUMBER, FILES };
+
+static const char *const file_name[FILES] = {
+    [COMMITTED] = "step-0000000007-gen-1.safetensors",
+    [UNCOMMITTED] = "step-0000000009-gen-1.safetensors",
+    [PARTIAL] = "step-0000000009-gen-1.safetensors.tmp.77",
+    [NOTES] = "notes.txt",
+    [NO_NUMBER] = "step-one.safetensors",
+};
+
+/* Sweeps a folder with all of these and tells which are left, a bit a file. */
+static unsigned left_by_sweep(const char *dir, const struct apd_commit_list *all)
+{
+    struct apd_err err = {0};
+    unsigned left = 0;
+    char path[256];
+
+    (void)snprintf(path, sizeof path, "%s/checkpoints", dir);
+    assert_int_equal(apd_mkdirs(scratch_path(path), 0700, &err), APD_OK);
+    for (int i = 0; i < FILES; i++) {
+        (void)snprintf(path, sizeof path, "%s/checkpoints/%s", dir, file_name[i]);
+        scratch_write(scratch_path(path), "x", 1);
+    }
+    assert_int_equal(apd_sweep(scratch_path(dir), all, &err), APD_OK);
+    for (int i = 0; i < FILES; i++) {
+        (void)snprintf(path, sizeof path, "%s/checkpoints/%s", dir, file_name[i]);
+        left |= (unsigned)(access(scratch_path(path), F_OK) == 0) << i;
+    }
+    return left;
+}
+
+static void files_never_committed_are_removed(void **state)
+{
+    struct apd_commit commit = {.step = 7, .path = "checkpoints/step-0000000007-gen-1.safetensors"};
+    struct apd_commit_list all = {.commit = &commit, .count = 1};
+
+    (void)state;
+    assert_int_equal(left_by_sweep("sweep", &all), 1 << COMMITTED | 1 << NOTES | 1 << NO_NUMBER);
+}
+
+static void whole_files_stay_when_the_log_is_damaged_or_gone(void **state)
+{
+    struct apd_commit commit = {.step = 7, .path = "checkpoints/step-0000000007-gen-1.safetensors"};
+    struct apd_commit_list damaged = {.commit = &commit, .count = 1, .skipped_count = 1};
+    struct apd_commit_list gone = {0};
+    unsigned all_but_partial = (1U << FILES) - 1 - (1U << PARTIAL);
+
+    (void)state;
+    assert_int_equal(left_by_sweep("damaged", &damaged), all_but_partial);
+    assert_int_equal(left_by_sweep("gone", &gone), all_but_partial);
+}
+
 static void too_many_workers_are_a_configuration_error(void **state)
 {
     struct apd_prepared prepared;
@@ -245,6 +298,8 @@ int main(void)
         cmocka_unit_test(generation_is_above_every_commit),
         cmocka_unit_test(senseless_generation_is_an_error),
         cmocka_unit_test(resume_is_the_newest_sound_checkpoint),
+        cmocka_unit_test(files_never_committed_are_removed),
+        cmocka_unit_test(whole_files_stay_when_the_log_is_damaged_or_gone),
         cmocka_unit_test(too_many_workers_are_a_configuration_error),
         cmocka_unit_test(torn_line_is_ended_before_the_next),
         cmocka_unit_test(records_wait_while_the_disk_is_full),
