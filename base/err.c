@@ -56,10 +56,10 @@ enum apd_code apd_prefix(struct apd_err *err, const char *format, ...)
 const char *apd_code_name(enum apd_code code)
 {
     static const char *const names[] = {
-        [APD_OK] = "ok",           [APD_CONFIG] = "configuration", [APD_USAGE] = "usage",
-        [APD_DATA] = "data",       [APD_IO] = "input/output",      [APD_NOMEM] = "out of memory",
-        [APD_DEVICE] = "device",   [APD_PEER] = "peer lost",       [APD_TIMEOUT] = "timeout",
-        [APD_PROTO] = "protocol",  [APD_CANCELED] = "canceled",    [APD_BUG] = "internal error",
+        [APD_OK] = "ok",          [APD_CONFIG] = "configuration", [APD_USAGE] = "usage",
+        [APD_DATA] = "data",      [APD_IO] = "input/output",      [APD_NOMEM] = "out of memory",
+        [APD_DEVICE] = "device",  [APD_PEER] = "peer lost",       [APD_TIMEOUT] = "timeout",
+        [APD_PROTO] = "protocol", [APD_CANCELED] = "canceled",    [APD_BUG] = "internal error",
     };
     return (unsigned)code < sizeof names / sizeof *names ? names[code] : "unknown";
 }

@@ -1,9 +1,9 @@
 /* Errors: one scheme for the whole project.
  *
- * Every function that can fail returns an apd_code and takes `struct apd_err *err` last. The function
- * that detects the failure writes the facts (file, offset, rank, expected, found) with apd_fail();
- * callers may put context in front with apd_prefix(); nobody logs on the way up; the edge of the
- * program logs once and acts. The code says what has to be thrown away. */
+ * Every function that can fail returns an apd_code and takes `struct apd_err *err` last. The
+ * function that detects the failure writes the facts (file, offset, rank, expected, found) with
+ * apd_fail(); callers may put context in front with apd_prefix(); nobody logs on the way up; the
+ * edge of the program logs once and acts. The code says what has to be thrown away. */
 #ifndef APD_BASE_ERR_H
 #define APD_BASE_ERR_H
 
@@ -30,7 +30,8 @@ struct apd_err {
 
 #define APD_MUST_USE __attribute__((warn_unused_result))
 
-/* Writes the facts and returns `code`. Keeps errno in err->sys for APD_IO. `err` must not be NULL. */
+/* Writes the facts and returns `code`. Keeps errno in err->sys for APD_IO. `err` must not be NULL.
+ */
 enum apd_code apd_fail(struct apd_err *err, enum apd_code code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
@@ -38,7 +39,8 @@ enum apd_code apd_fail(struct apd_err *err, enum apd_code code, const char *form
 enum apd_code apd_fail_errno(struct apd_err *err, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* Puts context in front of the message already in *err ("reading run.yaml: ..."); returns err->code. */
+/* Puts context in front of the message already in *err ("reading run.yaml: ..."); returns
+ * err->code. */
 enum apd_code apd_prefix(struct apd_err *err, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 

@@ -113,7 +113,8 @@ enum apd_code apd_fsync_folder_of(const char *path, struct apd_err *err)
     if (slash == NULL)
         (void)snprintf(folder, sizeof folder, ".");
     else
-        (void)snprintf(folder, sizeof folder, "%.*s", slash == path ? 1 : (int)(slash - path), path);
+        (void)snprintf(folder, sizeof folder, "%.*s", slash == path ? 1 : (int)(slash - path),
+                       path);
     fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return apd_fail_errno(err, "opening folder %s", folder);

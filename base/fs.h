@@ -15,10 +15,10 @@ APD_MUST_USE enum apd_code apd_mkdirs(const char *path, mode_t mode, struct apd_
 APD_MUST_USE enum apd_code apd_read_file(const char *path, size_t cap, char **out, size_t *out_size,
                                          struct apd_err *err);
 
-/* Replaces `path` so that readers see the old or the new content, never a part: temporary name in the
- * same folder, write, (fsync), rename, (fsync folder). durable = 0 leaves both fsyncs out. */
-APD_MUST_USE enum apd_code apd_write_file(const char *path, const void *data, size_t size, int durable,
-                                          struct apd_err *err);
+/* Replaces `path` so that readers see the old or the new content, never a part: temporary name in
+ * the same folder, write, (fsync), rename, (fsync folder). durable = 0 leaves both fsyncs out. */
+APD_MUST_USE enum apd_code apd_write_file(const char *path, const void *data, size_t size,
+                                          int durable, struct apd_err *err);
 
 /* Writes all of `data`, going on after short writes and EINTR. `path` is for the message only. */
 APD_MUST_USE enum apd_code apd_write_all(int fd, const void *data, size_t size, const char *path,

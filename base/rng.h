@@ -1,6 +1,6 @@
-/* Randomness: counter based, so that every draw is a pure function of (seed, purpose, place) and does
- * not depend on workers, threads or restarts. The streams are part of the method's definition and are
- * documented in docs/data.md; changing one changes every run.
+/* Randomness: counter based, so that every draw is a pure function of (seed, purpose, place) and
+ * does not depend on workers, threads or restarts. The streams are part of the method's definition
+ * and are documented in docs/data.md; changing one changes every run.
  *
  *   key     = { seed[31:0], seed[63:32] }
  *   counter = { block, purpose << 24 | epoch, id[31:0], id[63:32] }      per sample: id = sample id
@@ -52,8 +52,8 @@ uint64_t apd_mix64(uint64_t x);
 /* Receipt of one trained sample: summed mod 2^64 over an epoch. */
 uint64_t apd_receipt(uint64_t epoch, uint64_t sample);
 
-/* Image of x under a keyed permutation of [0, n): 6-round Feistel network on the next even bit width,
- * walking the cycle until the value is in range. x < n, n > 0. O(1), no memory. */
+/* Image of x under a keyed permutation of [0, n): 6-round Feistel network on the next even bit
+ * width, walking the cycle until the value is in range. x < n, n > 0. O(1), no memory. */
 uint64_t apd_permute(uint64_t key, uint64_t n, uint64_t x);
 
 #endif

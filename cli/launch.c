@@ -26,7 +26,7 @@ static const struct setting settings[] = {
     {"OMPI_ALLOW_RUN_AS_ROOT", "1", ROOT},
     {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", ROOT},
     {"GOMP_SPINCOUNT", "20000", ALWAYS}, /* spin for tens of microseconds, then leave the core */
-    {"OMP_DYNAMIC", "false", ALWAYS}, /* the number of threads is part of the arithmetic */
+    {"OMP_DYNAMIC", "false", ALWAYS},    /* the number of threads is part of the arithmetic */
 };
 
 static int applies(const struct setting *setting, int one_host)

@@ -1,24 +1,28 @@
 /* The backend table: every operation of the training step, once per kind of device.
  *
  * Who uses it: worker/. Who implements it: kernels/ref (plain C, float or double, the oracle),
- * kernels/cpu (oneDNN + SIMD), later kernels/cuda. Nothing here knows about networks, workers or MPI.
+ * kernels/cpu (oneDNN + SIMD), later kernels/cuda. Nothing here knows about networks, workers or
+ * MPI.
  *
- * Memory. A pointer marked "device" was given by alloc() (or lies inside such a block) and is only ever
- * read or written through this table. Elements are elem_bytes wide (4; 8 for the double reference).
+ * Memory. A pointer marked "device" was given by alloc() (or lies inside such a block) and is only
+ * ever read or written through this table. Elements are elem_bytes wide (4; 8 for the double
+ * reference).
  *
  * Activations (device) are image-major: image i of a tensor of c x h x w starts at element
- * i * image_elems(c, h, w); what lies inside an image is the backend's own layout (blocks of channels on
- * the CPU) and includes any padding, which backends keep zero. So a run of images is a sub-tensor.
- * Input images are the one exception: plain c x h x w (NCHW), pixels_per_image = c * h * w.
+ * i * image_elems(c, h, w); what lies inside an image is the backend's own layout (blocks of
+ * channels on the CPU) and includes any padding, which backends keep zero. So a run of images is a
+ * sub-tensor. Input images are the one exception: plain c x h x w (NCHW), pixels_per_image = c * h
+ * * w.
  *
  * Parameters live in flat device arrays owned by the caller. A convolution's weights take
- * conv_weight_elems() elements in a layout of the backend's choice; conv_import/export convert from and
- * to canonical OIHW float on the host. All other parameters are plain vectors; a per-channel vector of
- * c channels takes channel_elems(c) elements, of which those from c on are zero in gamma, beta, their
- * gradients and momentum. Elementwise operations (sgd, add, all-reduce) run over whole flat arrays.
+ * conv_weight_elems() elements in a layout of the backend's choice; conv_import/export convert from
+ * and to canonical OIHW float on the host. All other parameters are plain vectors; a per-channel
+ * vector of c channels takes channel_elems(c) elements, of which those from c on are zero in gamma,
+ * beta, their gradients and momentum. Elementwise operations (sgd, add, all-reduce) run over whole
+ * flat arrays.
  *
- * Execution is in order of the calls; download() waits for what was called before it. Functions that
- * return a code write err on failure; after APD_DEVICE the backend is only good for destroy.
+ * Execution is in order of the calls; download() waits for what was called before it. Functions
+ * that return a code write err on failure; after APD_DEVICE the backend is only good for destroy.
  * One thread drives a backend; a backend may use more threads inside. */
 #ifndef APD_KERNELS_BACKEND_H
 #define APD_KERNELS_BACKEND_H
@@ -30,8 +34,8 @@
 
 enum apd_bn_set { APD_BN_MAIN = 0, APD_BN_AUX = 1, APD_BN_SETS = 2 };
 
-/* Images [first, first + count) normalise together with parameter set `set`. count may be 0. Segments
- * of one call are disjoint, ascending and cover the whole batch. */
+/* Images [first, first + count) normalise together with parameter set `set`. count may be 0.
+ * Segments of one call are disjoint, ascending and cover the whole batch. */
 struct apd_segment {
     int first, count;
     enum apd_bn_set set;
@@ -53,15 +57,15 @@ struct apd_conv; /* one convolution layer, created by the backend */
 
 /* One segment's result of softmax_ce. */
 struct apd_loss {
-    double ce_sum;    /* sum over images of weight_i != 0 of CE, not multiplied by the weight */
-    int64_t images;   /* with weight != 0 */
+    double ce_sum;  /* sum over images of weight_i != 0 of CE, not multiplied by the weight */
+    int64_t images; /* with weight != 0 */
     int64_t top1, top5;
 };
 
-/* Targets of a batch (device): label[i] in [0, classes). Mixed labels (mixup, CutMix): the target is
- * keep[i] * onehot(label[i]) + (1 - keep[i]) * onehot(label2[i]); label2 == NULL: not mixed. Then
- * smoothing s turns onehot into 1 - s at the label and s / (classes - 1) elsewhere.
- * weight[i] multiplies the image's gradient; 0 also leaves the image out of every count. */
+/* Targets of a batch (device): label[i] in [0, classes). Mixed labels (mixup, CutMix): the target
+ * is keep[i] * onehot(label[i]) + (1 - keep[i]) * onehot(label2[i]); label2 == NULL: not mixed.
+ * Then smoothing s turns onehot into 1 - s at the label and s / (classes - 1) elsewhere. weight[i]
+ * multiplies the image's gradient; 0 also leaves the image out of every count. */
 struct apd_targets {
     const int32_t *label;  /* device, [n] */
     const int32_t *label2; /* device, [n] or NULL */
@@ -99,10 +103,10 @@ struct apd_backend_ops {
     enum apd_code (*download)(struct apd_backend *be, void *host, const void *device, size_t bytes,
                               struct apd_err *err);
     /* Element conversion: host float <-> device elements. */
-    enum apd_code (*upload_floats)(struct apd_backend *be, void *device, const float *host, size_t n,
-                                   struct apd_err *err);
-    enum apd_code (*download_floats)(struct apd_backend *be, float *host, const void *device, size_t n,
-                                     struct apd_err *err);
+    enum apd_code (*upload_floats)(struct apd_backend *be, void *device, const float *host,
+                                   size_t n, struct apd_err *err);
+    enum apd_code (*download_floats)(struct apd_backend *be, float *host, const void *device,
+                                     size_t n, struct apd_err *err);
     enum apd_code (*zero)(struct apd_backend *be, void *device, size_t bytes, struct apd_err *err);
     enum apd_code (*copy)(struct apd_backend *be, void *dst, const void *src, size_t bytes,
                           struct apd_err *err);
@@ -137,27 +141,30 @@ struct apd_backend_ops {
     enum apd_code (*conv_backward_weights)(struct apd_backend *be, struct apd_conv *conv, int n,
                                            const void *src, const void *d_dst, void *d_w,
                                            struct apd_err *err);
-    /* To be called after any change of any weights; copies in other layouts are made anew at need. */
+    /* To be called after any change of any weights; copies in other layouts are made anew at need.
+     */
     void (*weights_changed)(struct apd_backend *be);
 
     /* ---- batch norm over segments ----
      * C = channel_elems(c). sums, d_sums: device doubles [segments][2][C]; moments: device elements
      * [segments][2][C] = {mean, 1 / sqrt(variance + eps)}. M = images of the segment * h * w. */
 
-    /* sums[s] = {sum x, sum x^2} over the segment's images, in double and without cancellation trouble:
-     * the variance sum x^2 / M - mean^2 is good to 1e-5 relative even where |mean| = 100 deviations. */
+    /* sums[s] = {sum x, sum x^2} over the segment's images, in double and without cancellation
+     * trouble: the variance sum x^2 / M - mean^2 is good to 1e-5 relative even where |mean| = 100
+     * deviations. */
     enum apd_code (*bn_sums)(struct apd_backend *be, struct apd_shape shape,
-                             const struct apd_segment *seg, int segments, const void *x, double *sums,
-                             struct apd_err *err);
+                             const struct apd_segment *seg, int segments, const void *x,
+                             double *sums, struct apd_err *err);
     /* moments from sums over count[s] values each (host; biased variance). count 0: {0, 0}. */
     enum apd_code (*bn_moments)(struct apd_backend *be, int c, int segments, const double *sums,
-                                const double *count, double eps, void *moments, struct apd_err *err);
+                                const double *count, double eps, void *moments,
+                                struct apd_err *err);
     /* One segment's moments from running statistics (device, [C]). */
     enum apd_code (*bn_moments_running)(struct apd_backend *be, int c, const void *running_mean,
                                         const void *running_var, double eps, void *moments,
                                         struct apd_err *err);
-    /* y = act((x - mean) * rstd * gamma + beta (+ add)), act = ReLU if relu. gamma, beta: [set] device
-     * vectors. add may be NULL; y may be x or add. */
+    /* y = act((x - mean) * rstd * gamma + beta (+ add)), act = ReLU if relu. gamma, beta: [set]
+     * device vectors. add may be NULL; y may be x or add. */
     enum apd_code (*bn_forward)(struct apd_backend *be, struct apd_shape shape,
                                 const struct apd_segment *seg, int segments, const void *x,
                                 const void *moments, const void *const gamma[APD_BN_SETS],
@@ -171,8 +178,9 @@ struct apd_backend_ops {
                                       const void *d_y2, const void *relu_y, const void *x,
                                       const void *moments, void *d_g, double *d_sums,
                                       struct apd_err *err);
-    /* Second half. batch_stats: d_x = gamma rstd (g - sum g / M - xhat sum(g xhat) / M), M = count[s]
-     * (host); otherwise (moments from running statistics) d_x = gamma rstd g. d_x may be d_g. */
+    /* Second half. batch_stats: d_x = gamma rstd (g - sum g / M - xhat sum(g xhat) / M), M =
+     * count[s] (host); otherwise (moments from running statistics) d_x = gamma rstd g. d_x may be
+     * d_g. */
     enum apd_code (*bn_backward_data)(struct apd_backend *be, struct apd_shape shape,
                                       const struct apd_segment *seg, int segments, const void *d_g,
                                       const void *x, const void *moments,
@@ -180,21 +188,23 @@ struct apd_backend_ops {
                                       const double *count, int batch_stats, void *d_x,
                                       struct apd_err *err);
     /* d_gamma[set] += sum(g xhat), d_beta[set] += sum g, segments in ascending order. */
-    enum apd_code (*bn_backward_params)(struct apd_backend *be, int c, const struct apd_segment *seg,
-                                        int segments, const double *d_sums,
-                                        void *const d_gamma[APD_BN_SETS],
+    enum apd_code (*bn_backward_params)(struct apd_backend *be, int c,
+                                        const struct apd_segment *seg, int segments,
+                                        const double *d_sums, void *const d_gamma[APD_BN_SETS],
                                         void *const d_beta[APD_BN_SETS], struct apd_err *err);
-    /* running = (1 - momentum) running + momentum batch; variance unbiased (M / (M - 1)) in the buffer.
-     * sums: device doubles [2][C] over count values. count < 2 leaves the variance alone; 0 both. */
-    enum apd_code (*bn_update_running)(struct apd_backend *be, int c, const double *sums, double count,
-                                       double momentum, void *running_mean, void *running_var,
-                                       struct apd_err *err);
+    /* running = (1 - momentum) running + momentum batch; variance unbiased (M / (M - 1)) in the
+     * buffer. sums: device doubles [2][C] over count values. count < 2 leaves the variance alone; 0
+     * both. */
+    enum apd_code (*bn_update_running)(struct apd_backend *be, int c, const double *sums,
+                                       double count, double momentum, void *running_mean,
+                                       void *running_var, struct apd_err *err);
 
     /* ---- pooling and classifier ---- */
-    /* 3x3, stride 2, padding 1 (padding never wins). which: device bytes, one per output element: the
-     * winner's place in the window. */
+    /* 3x3, stride 2, padding 1 (padding never wins). which: device bytes, one per output element:
+     * the winner's place in the window. */
     enum apd_code (*maxpool_forward)(struct apd_backend *be, struct apd_shape in, int n,
-                                     const void *src, void *dst, uint8_t *which, struct apd_err *err);
+                                     const void *src, void *dst, uint8_t *which,
+                                     struct apd_err *err);
     /* Overwrites d_src. */
     enum apd_code (*maxpool_backward)(struct apd_backend *be, struct apd_shape in, int n,
                                       const void *d_dst, const uint8_t *which, void *d_src,
@@ -206,17 +216,19 @@ struct apd_backend_ops {
                                       const void *d_dst, void *d_src, struct apd_err *err);
     /* Plain rows: logits[n][out] = x[n][in] w[out][in]^T + b[out]. */
     enum apd_code (*linear_forward)(struct apd_backend *be, int n, int in, int out, const void *x,
-                                    const void *w, const void *b, void *logits, struct apd_err *err);
+                                    const void *w, const void *b, void *logits,
+                                    struct apd_err *err);
     enum apd_code (*linear_backward_data)(struct apd_backend *be, int n, int in, int out,
                                           const void *d_logits, const void *w, void *d_x,
                                           struct apd_err *err);
     /* d_w, d_b are added to. */
     enum apd_code (*linear_backward_weights)(struct apd_backend *be, int n, int in, int out,
-                                             const void *x, const void *d_logits, void *d_w, void *d_b,
-                                             struct apd_err *err);
+                                             const void *x, const void *d_logits, void *d_w,
+                                             void *d_b, struct apd_err *err);
     /* loss (host) per segment; d_logits = weight_i (softmax - target), not divided by anything;
-     * d_logits NULL: losses only. top-k: classes whose logit is strictly greater than the label's, or
-     * equal with a lower index, rank before it; NaN never counts as right. Waits for the result. */
+     * d_logits NULL: losses only. top-k: classes whose logit is strictly greater than the label's,
+     * or equal with a lower index, rank before it; NaN never counts as right. Waits for the result.
+     */
     enum apd_code (*softmax_ce)(struct apd_backend *be, int n, int classes, const void *logits,
                                 const struct apd_targets *targets, const struct apd_segment *seg,
                                 int segments, struct apd_loss *loss, void *d_logits,
@@ -228,21 +240,23 @@ struct apd_backend_ops {
     enum apd_code (*input_pack)(struct apd_backend *be, int n, size_t pixels, const uint8_t *bytes,
                                 const struct apd_noise *noise, void *x, void *noisy,
                                 struct apd_err *err);
-    /* next = clamp(at + step * sign(d_x), max(x - eps, -1), min(x + eps, 1)), sign(0) = 0; step < 0 goes
-     * down the loss. next may be `at`. */
+    /* next = clamp(at + step * sign(d_x), max(x - eps, -1), min(x + eps, 1)), sign(0) = 0; step < 0
+     * goes down the loss. next may be `at`. */
     enum apd_code (*attack_step)(struct apd_backend *be, size_t n, const void *x, const void *at,
                                  const void *d_x, double step, double eps, void *next,
                                  struct apd_err *err);
     /* dst row i = src row index[i] (host); rows of row_elems elements; no overlap. */
-    enum apd_code (*rows_gather)(struct apd_backend *be, int rows, size_t row_elems, const void *src,
-                                 const int32_t *index, void *dst, struct apd_err *err);
+    enum apd_code (*rows_gather)(struct apd_backend *be, int rows, size_t row_elems,
+                                 const void *src, const int32_t *index, void *dst,
+                                 struct apd_err *err);
 
     /* ---- flat arrays ---- */
     enum apd_code (*add)(struct apd_backend *be, size_t n, const void *src, void *dst,
                          struct apd_err *err); /* dst += src */
-    /* g = grad_scale * d_w + wd * w; m = mu * m + g; w -= lr * (nesterov ? g + mu * m : m). PyTorch's SGD. */
-    enum apd_code (*sgd)(struct apd_backend *be, size_t n, const struct apd_sgd *sgd, const void *d_w,
-                         void *w, void *m, struct apd_err *err);
+    /* g = grad_scale * d_w + wd * w; m = mu * m + g; w -= lr * (nesterov ? g + mu * m : m).
+     * PyTorch's SGD. */
+    enum apd_code (*sgd)(struct apd_backend *be, size_t n, const struct apd_sgd *sgd,
+                         const void *d_w, void *w, void *m, struct apd_err *err);
     /* *out_bad = 1 if any element is infinite or NaN. Waits for the result. */
     enum apd_code (*nonfinite)(struct apd_backend *be, size_t n, const void *x, int *out_bad,
                                struct apd_err *err);
@@ -250,8 +264,8 @@ struct apd_backend_ops {
 
 struct apd_backend {
     const struct apd_backend_ops *ops;
-    const char *name;   /* "ref", "ref64", "cpu" */
-    char layout[32];    /* layout of flat parameter arrays, e.g. "nChw16c"; equal on all workers */
+    const char *name; /* "ref", "ref64", "cpu" */
+    char layout[32];  /* layout of flat parameter arrays, e.g. "nChw16c"; equal on all workers */
     size_t elem_bytes;
 };
 

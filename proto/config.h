@@ -152,8 +152,9 @@ APD_MUST_USE enum apd_code apd_config_explain(const char *key, int markdown, FIL
  * set. */
 void apd_config_budget(const struct apd_config *config, double *out_epochs, double *out_milestones);
 
-/* Steps of a run over a data set of `samples`: all samples of all epochs are trained, so the last batch may
- * begin the next epoch; at most train.max_steps. *out_full (may be NULL): without train.max_steps. */
+/* Steps of a run over a data set of `samples`: all samples of all epochs are trained, so the last
+ * batch may begin the next epoch; at most train.max_steps. *out_full (may be NULL): without
+ * train.max_steps. */
 uint64_t apd_config_steps(const struct apd_config *config, uint64_t samples, uint64_t *out_full);
 
 /* Images of one lane's slice of a step; all of them clean in mode vanilla. */

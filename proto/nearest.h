@@ -4,8 +4,8 @@
 
 #include <stddef.h>
 
-/* NULL if nothing is close enough (distance over a third of the word + 1). A candidate that begins with
- * the word (3 letters or more) is at distance 1. */
+/* NULL if nothing is close enough (distance over a third of the word + 1). A candidate that begins
+ * with the word (3 letters or more) is at distance 1. */
 const char *apd_nearest(const char *word, const char *const *candidates, size_t count);
 
 #endif
