@@ -83,6 +83,14 @@ struct apd_noise {
     double range; /* delta ~ U(-range, range) in normalised units */
 };
 
+/* Mixing of the images of a batch: image i with image partner[i]. */
+struct apd_mix {
+    const int32_t *partner; /* host, [n] */
+    double share;           /* of the partner in every pixel; not used with a box */
+    int is_box; /* rows [top, bottom), columns [left, right) are the partner's, no other pixel */
+    int top, bottom, left, right;
+};
+
 struct apd_sgd {
     double grad_scale; /* multiplies the summed gradient: 1 / weighted image count */
     double lr, momentum, weight_decay;
@@ -245,6 +253,11 @@ struct apd_backend_ops {
     enum apd_code (*attack_step)(struct apd_backend *be, size_t n, const void *x, const void *at,
                                  const void *d_x, double step, double eps, void *next,
                                  struct apd_err *err);
+    /* dst = (1 - share) src + share src[partner], or the box of src[partner] pasted into src. Input
+     * images; no overlap. With the inverse permutation it is its own backward pass. */
+    enum apd_code (*mix_images)(struct apd_backend *be, int n, struct apd_shape shape,
+                                const void *src, const struct apd_mix *mix, void *dst,
+                                struct apd_err *err);
     /* dst row i = src row index[i] (host); rows of row_elems elements; no overlap. */
     enum apd_code (*rows_gather)(struct apd_backend *be, int rows, size_t row_elems,
                                  const void *src, const int32_t *index, void *dst,
@@ -257,6 +270,9 @@ struct apd_backend_ops {
      * PyTorch's SGD. */
     enum apd_code (*sgd)(struct apd_backend *be, size_t n, const struct apd_sgd *sgd,
                          const void *d_w, void *w, void *m, struct apd_err *err);
+    /* a = decay * a + (1 - decay) * x */
+    enum apd_code (*average)(struct apd_backend *be, size_t n, double decay, const void *x, void *a,
+                             struct apd_err *err);
     /* *out_bad = 1 if any element is infinite or NaN. Waits for the result. */
     enum apd_code (*nonfinite)(struct apd_backend *be, size_t n, const void *x, int *out_bad,
                                struct apd_err *err);

@@ -32,6 +32,21 @@ static enum apd_code cpu_sgd(struct apd_backend *be, size_t n, const struct apd_
     return APD_OK;
 }
 
+/* In double: with a decay near 1 the change is far below the value. */
+static enum apd_code cpu_average(struct apd_backend *be, size_t n, double decay, const void *x,
+                                 void *a, struct apd_err *err)
+{
+    struct cpu_backend *cpu = cpu_of(be);
+    const float *value = x;
+    float *average = a;
+
+    (void)err;
+#pragma omp parallel for schedule(static) num_threads(cpu_threads_for(cpu, n))
+    for (size_t k = 0; k < n; k++)
+        average[k] = (float)(decay * average[k] + (1 - decay) * value[k]);
+    return APD_OK;
+}
+
 static enum apd_code cpu_nonfinite(struct apd_backend *be, size_t n, const void *x, int *out_bad,
                                    struct apd_err *err)
 {
@@ -50,5 +65,6 @@ void cpu_flat_ops(struct apd_backend_ops *ops)
 {
     ops->add = cpu_add;
     ops->sgd = cpu_sgd;
+    ops->average = cpu_average;
     ops->nonfinite = cpu_nonfinite;
 }

@@ -74,6 +74,50 @@ static enum apd_code cpu_attack_step(struct apd_backend *be, size_t n, const voi
     return APD_OK;
 }
 
+static void blend(size_t n, const float *own, const float *other, float keep, float share,
+                  float *dst)
+{
+    for (size_t k = 0; k < n; k++)
+        dst[k] = keep * own[k] + share * other[k];
+}
+
+static void paste(struct apd_shape shape, const float *own, const float *other,
+                  const struct apd_mix *mix, float *dst)
+{
+    size_t width = (size_t)shape.w, plane = (size_t)shape.h * width;
+    int columns = mix->right - mix->left;
+
+    memcpy(dst, own, (size_t)shape.c * plane * sizeof *dst);
+    for (int c = 0; columns > 0 && c < shape.c; c++)
+        for (int y = mix->top; y < mix->bottom; y++) {
+            size_t at = (size_t)c * plane + (size_t)y * width + (size_t)mix->left;
+
+            memcpy(dst + at, other + at, (size_t)columns * sizeof *dst);
+        }
+}
+
+static enum apd_code cpu_mix_images(struct apd_backend *be, int n, struct apd_shape shape,
+                                    const void *src, const struct apd_mix *mix, void *dst,
+                                    struct apd_err *err)
+{
+    struct cpu_backend *cpu = cpu_of(be);
+    size_t image = (size_t)shape.c * (size_t)shape.h * (size_t)shape.w;
+
+    (void)err;
+#pragma omp parallel for schedule(static) num_threads(cpu_threads_for(cpu, (size_t)n *image))
+    for (int i = 0; i < n; i++) {
+        const float *own = (const float *)src + (size_t)i * image;
+        const float *other = (const float *)src + (size_t)mix->partner[i] * image;
+        float *to = (float *)dst + (size_t)i * image;
+
+        if (mix->is_box)
+            paste(shape, own, other, mix, to);
+        else
+            blend(image, own, other, (float)(1 - mix->share), (float)mix->share, to);
+    }
+    return APD_OK;
+}
+
 static enum apd_code cpu_rows_gather(struct apd_backend *be, int rows, size_t row_elems,
                                      const void *src, const int32_t *index, void *dst,
                                      struct apd_err *err)
@@ -92,5 +136,6 @@ void cpu_image_ops(struct apd_backend_ops *ops)
 {
     ops->input_pack = cpu_input_pack;
     ops->attack_step = cpu_attack_step;
+    ops->mix_images = cpu_mix_images;
     ops->rows_gather = cpu_rows_gather;
 }

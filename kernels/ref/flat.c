@@ -33,6 +33,19 @@ static enum apd_code ref_sgd(struct apd_backend *be, size_t n, const struct apd_
     return APD_OK;
 }
 
+static enum apd_code ref_average(struct apd_backend *be, size_t n, double decay, const void *x,
+                                 void *a, struct apd_err *err)
+{
+    const real *value = x;
+    real *average = a;
+
+    (void)be;
+    (void)err;
+    for (size_t i = 0; i < n; i++)
+        average[i] = (real)(decay * average[i] + (1 - decay) * value[i]);
+    return APD_OK;
+}
+
 static enum apd_code ref_nonfinite(struct apd_backend *be, size_t n, const void *x, int *out_bad,
                                    struct apd_err *err)
 {
@@ -51,5 +64,6 @@ void REF(flat_ops)(struct apd_backend_ops *ops)
 {
     ops->add = ref_add;
     ops->sgd = ref_sgd;
+    ops->average = ref_average;
     ops->nonfinite = ref_nonfinite;
 }

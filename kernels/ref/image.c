@@ -58,6 +58,31 @@ static enum apd_code ref_attack_step(struct apd_backend *be, size_t n, const voi
     return APD_OK;
 }
 
+static enum apd_code ref_mix_images(struct apd_backend *be, int n, struct apd_shape shape,
+                                    const void *src, const struct apd_mix *mix, void *dst,
+                                    struct apd_err *err)
+{
+    size_t plane = (size_t)shape.h * (size_t)shape.w, image = (size_t)shape.c * plane;
+    real keep = (real)(1 - mix->share), share = (real)mix->share;
+    const real *from = src;
+    real *to = dst;
+
+    (void)be;
+    (void)err;
+    for (size_t at = 0; at < (size_t)n * image; at++) {
+        size_t i = at / image, p = at % image;
+        int y = (int)(p % plane / (size_t)shape.w), x = (int)(p % (size_t)shape.w);
+        int inside = y >= mix->top && y < mix->bottom && x >= mix->left && x < mix->right;
+        real own = from[at], other = from[(size_t)mix->partner[i] * image + p];
+
+        if (mix->is_box)
+            to[at] = inside ? other : own;
+        else
+            to[at] = keep * own + share * other;
+    }
+    return APD_OK;
+}
+
 static enum apd_code ref_rows_gather(struct apd_backend *be, int rows, size_t row_elems,
                                      const void *src, const int32_t *index, void *dst,
                                      struct apd_err *err)
@@ -76,5 +101,6 @@ void REF(image_ops)(struct apd_backend_ops *ops)
 {
     ops->input_pack = ref_input_pack;
     ops->attack_step = ref_attack_step;
+    ops->mix_images = ref_mix_images;
     ops->rows_gather = ref_rows_gather;
 }

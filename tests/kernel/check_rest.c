@@ -178,6 +178,32 @@ int check_images(int n, size_t pixels)
     return bad;
 }
 
+int check_mix(int n, struct apd_shape shape)
+{
+    size_t elems = (size_t)n * apd_shape_elems(shape);
+    struct both src = make_plain(elems, random_floats(elems)), dst = make_plain_result(elems);
+    int32_t partner[16];
+    struct apd_mix mix = {.partner = partner, .share = 0.3};
+    int bad;
+
+    assert_true(n <= 16);
+    for (int i = 0; i < n; i++)
+        partner[i] = (int32_t)random_below((uint32_t)n);
+    ON_BOTH(ops->mix_images(be, n, shape, src.at[b], &mix, dst.at[b], &err));
+    bad = compare_plain("mix_images, share", elems, dst, 1e-7);
+    mix.is_box = 1;
+    for (int k = 0; k < 4; k++) { /* the last box is empty */
+        mix.top = (int)random_below((uint32_t)shape.h);
+        mix.bottom = mix.top + (int)random_below((uint32_t)(shape.h - mix.top) + 1);
+        mix.left = (int)random_below((uint32_t)shape.w);
+        mix.right = k == 3 ? mix.left : shape.w;
+        ON_BOTH(ops->mix_images(be, n, shape, src.at[b], &mix, dst.at[b], &err));
+        bad += compare_plain("mix_images, box", elems, dst, 0);
+    }
+    release();
+    return bad;
+}
+
 static int check_nonfinite(size_t n, float odd, int expected)
 {
     float *values = random_floats(n);
@@ -210,6 +236,8 @@ int check_flat(size_t n)
         bad += compare_plain("sgd w", n, w, 1e-6);
         bad += compare_plain("sgd m", n, m, 1e-6);
     }
+    ON_BOTH(ops->average(be, n, 0.999, d_w.at[b], m.at[b], &err));
+    bad += compare_plain("average", n, m, 1e-6);
     bad += check_nonfinite(n, 1, 0);
     bad += check_nonfinite(n, strtof("nan", NULL), 1);
     bad += check_nonfinite(n, strtof("inf", NULL), 1);

@@ -94,6 +94,7 @@ int check_avgpool(struct apd_shape shape, int n);
 int check_linear(int n, int in, int out);
 int check_softmax(int n, int classes, int mixed, double smoothing);
 int check_images(int n, size_t pixels);
+int check_mix(int n, struct apd_shape shape);
 int check_flat(size_t n);
 
 #endif

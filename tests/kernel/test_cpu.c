@@ -115,6 +115,9 @@ static void images_match_reference(void **state)
     assert_int_equal(check_images(1, 1), 0);
     assert_int_equal(check_images(5, 3 * 7 * 5), 0);
     assert_int_equal(check_images(16, 3 * 33 * 31), 0);
+    assert_int_equal(check_mix(1, (struct apd_shape){1, 1, 1}), 0);
+    assert_int_equal(check_mix(5, (struct apd_shape){3, 7, 5}), 0);
+    assert_int_equal(check_mix(16, (struct apd_shape){3, 33, 31}), 0);
 }
 
 static void flat_arrays_match_reference(void **state)
