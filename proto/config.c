@@ -310,6 +310,26 @@ static enum apd_code set_defaults(struct apd_config *config, struct apd_err *err
     return APD_OK;
 }
 
+static void resolve(int64_t *field, int64_t value)
+{
+    if (*field == APD_AUTO)
+        *field = value;
+}
+
+/* What auto means in the mode: AdvProp as Xie et al. have it, Fast AdvProp as Mei et al. do. */
+static void resolve_auto(struct apd_config *config)
+{
+    int paired = config->train.mode == APD_MODE_ADVPROP;
+
+    resolve(&config->attack.steps, paired ? 5 : 1);
+    resolve(&config->attack.goal, paired ? APD_GOAL_TARGETED : APD_GOAL_UNTARGETED);
+    resolve(&config->attack.bn_mode, paired ? APD_BN_MODE_EVAL : APD_BN_MODE_TRAIN);
+    resolve(&config->attack.reuse_gradients, !paired);
+    resolve(&config->attack.shuffle, !paired);
+    if (config->train.weight_adv < 0)
+        config->train.weight_adv = paired ? 1 : 0.5;
+}
+
 enum apd_code apd_config_load(const char *path, const char *const *overrides, size_t override_count,
                               struct apd_config *out, struct apd_err *err)
 {
@@ -320,6 +340,7 @@ enum apd_code apd_config_load(const char *path, const char *const *overrides, si
         APD_TRY(load_file(path, &config, err));
     for (size_t i = 0; i < override_count; i++)
         APD_TRY(load_override(overrides[i], &config, err));
+    resolve_auto(&config);
     *out = config;
     return APD_OK;
 }

@@ -17,8 +17,13 @@
 
 #define APD_TEXT       1024 /* bytes of a text option */
 #define APD_MILESTONES 16
+#define APD_AUTO       (-1) /* of an option that may be "auto", before apd_config_load has resolved it \
+                             */
 
-enum apd_mode { APD_MODE_VANILLA, APD_MODE_FAST_ADVPROP };
+enum apd_mode { APD_MODE_VANILLA, APD_MODE_ADVPROP, APD_MODE_FAST_ADVPROP };
+enum apd_goal { APD_GOAL_UNTARGETED, APD_GOAL_TARGETED };
+enum apd_bn_mode { APD_BN_MODE_TRAIN, APD_BN_MODE_EVAL };
+enum apd_mix_kind { APD_MIX_NONE, APD_MIX_MIXUP, APD_MIX_CUTMIX };
 enum apd_augment { APD_AUGMENT_NONE, APD_AUGMENT_CROP_FLIP };
 enum apd_stem { APD_STEM_IMAGENET, APD_STEM_SMALL };
 enum apd_bn_sync { APD_BN_SYNC_STATS, APD_BN_SYNC_FULL, APD_BN_SYNC_NONE };
@@ -62,9 +67,18 @@ struct apd_config {
     struct {
         double eps, step; /* 1/255 pixel units */
         int64_t steps;    /* K */
+        int64_t goal;     /* enum apd_goal */
+        int64_t bn_mode;  /* enum apd_bn_mode */
+        int64_t reuse_gradients;
         double noise_prob;
         int64_t shuffle; /* attacked images over lanes */
     } attack;
+
+    struct {
+        int64_t kind; /* enum apd_mix_kind */
+        double alpha; /* of Beta(alpha, alpha) */
+        int64_t noise, adv;
+    } mix;
 
     struct {
         int64_t sync; /* enum apd_bn_sync */
@@ -75,6 +89,7 @@ struct apd_config {
         double lr, momentum, weight_decay;
         int64_t nesterov;
         double lr_factor_shared, lr_factor_main, lr_factor_aux;
+        double ema_decay; /* 0: no average */
     } optim;
 
     struct {
@@ -120,8 +135,8 @@ struct apd_config {
     } cpu;
 };
 
-/* `path` NULL: defaults and overrides only. overrides: "key=value" texts. The result is
- * range-checked but not cross-checked. */
+/* `path` NULL: defaults and overrides only. overrides: "key=value" texts. Options left at auto get
+ * what the mode means (docs/method.md). The result is range-checked but not cross-checked. */
 APD_MUST_USE enum apd_code apd_config_load(const char *path, const char *const *overrides,
                                            size_t override_count, struct apd_config *out,
                                            struct apd_err *err);
@@ -146,8 +161,12 @@ APD_MUST_USE enum apd_code apd_config_digest(const struct apd_config *config,
 APD_MUST_USE enum apd_code apd_config_explain(const char *key, int markdown, FILE *out,
                                               struct apd_err *err);
 
+/* "vanilla", "advprop" or "fast_advprop". */
+const char *apd_config_mode_name(const struct apd_config *config);
+
 /* Epochs and milestones that are really trained: train.budget same divides both by the cost of an
- * image, 1 + p_adv * attack.steps in mode fast_advprop (1 in vanilla), and rounds half to even;
+ * image, 1 + p_adv * attack.steps in mode fast_advprop, attack.steps + 2 in advprop, 1 in vanilla,
+ * and rounds half to even;
  * as_written copies them. out_milestones: [APD_MILESTONES], schedule.milestone_count of them are
  * set. */
 void apd_config_budget(const struct apd_config *config, double *out_epochs, double *out_milestones);

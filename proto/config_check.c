@@ -14,19 +14,19 @@ void apd_config_lane_split(const struct apd_config *config, uint32_t *out_clean,
     if (config->train.mode == APD_MODE_FAST_ADVPROP)
         aux = slice * config->train.aux_parts / parts;
     *out_clean = (uint32_t)(slice - aux);
-    *out_aux = (uint32_t)aux;
+    *out_aux = (uint32_t)(config->train.mode == APD_MODE_ADVPROP ? slice : aux);
 }
 
 void apd_config_budget(const struct apd_config *config, double *out_epochs, double *out_milestones)
 {
-    /* cost = 1 + p_adv K = all / parts, kept as a fraction: 105 epochs at 6/5 must be exactly 87.5.
-     */
-    double parts = (double)(config->train.clean_parts + config->train.aux_parts);
-    double all = parts + (double)(config->train.aux_parts * config->attack.steps);
+    /* cost = all / parts, kept as a fraction: 105 epochs at 6/5 must be exactly 87.5. */
+    double parts = (double)(config->train.clean_parts + config->train.aux_parts), all = parts;
     int same = config->train.budget == APD_BUDGET_SAME;
 
-    if (config->train.mode == APD_MODE_VANILLA)
-        all = parts;
+    if (config->train.mode == APD_MODE_FAST_ADVPROP)
+        all += (double)(config->train.aux_parts * config->attack.steps);
+    if (config->train.mode == APD_MODE_ADVPROP)
+        all *= (double)(config->attack.steps + 2);
     *out_epochs = same ? rint(config->train.epochs * parts / all) : config->train.epochs;
     for (int64_t i = 0; i < config->schedule.milestone_count; i++) {
         double written = config->schedule.milestones[i];
@@ -90,7 +90,7 @@ static enum apd_code check_split(const struct apd_config *config, struct apd_err
             "a lane trains %u clean image a step: batch norm needs at least 2, so raise "
             "train.batch or lower train.lanes",
             clean);
-    if (config->train.mode == APD_MODE_FAST_ADVPROP && aux < 2)
+    if (config->train.mode != APD_MODE_VANILLA && aux < 2)
         return apd_fail(
             err, APD_CONFIG,
             "a lane trains %u auxiliary image a step: batch norm needs at least 2, so raise "
@@ -110,12 +110,42 @@ static enum apd_code check_loss(const struct apd_config *config, struct apd_err 
         return apd_fail(
             err, APD_CONFIG,
             "train.weight_clean is 0: gradients of the main batch norm are divided by it");
-    if (config->train.mode == APD_MODE_FAST_ADVPROP &&
-        config->train.weight_noise + config->train.weight_adv == 0)
+    return APD_OK;
+}
+
+/* Of the modes with an attack. */
+static enum apd_code check_attack(const struct apd_config *config, struct apd_err *err)
+{
+    int reuse = (int)config->attack.reuse_gradients;
+
+    if (reuse && config->attack.goal == APD_GOAL_TARGETED)
         return apd_fail(
             err, APD_CONFIG,
-            "train.weight_noise and train.weight_adv are both 0: gradients of the auxiliary "
-            "batch norm are divided by their sum");
+            "attack.reuse_gradients is on and attack.goal targeted: the weights would be trained "
+            "to give the random labels that the attack aims at");
+    if (reuse && config->train.weight_noise == 0)
+        return apd_fail(
+            err, APD_CONFIG,
+            "train.weight_noise is 0 and attack.reuse_gradients on: the image gradient that makes "
+            "the attack would be 0, too; turn attack.reuse_gradients off");
+    if (!reuse && config->train.weight_adv == 0)
+        return apd_fail(
+            err, APD_CONFIG,
+            "train.weight_adv is 0 and attack.reuse_gradients off: nothing would be trained "
+            "through the auxiliary batch norm");
+    return APD_OK;
+}
+
+static enum apd_code check_mix(const struct apd_config *config, struct apd_err *err)
+{
+    const char *key = config->mix.noise ? "mix.noise" : "mix.adv";
+
+    if (!config->mix.noise && !config->mix.adv)
+        return APD_OK;
+    if (config->mix.kind == APD_MIX_NONE)
+        return apd_fail(err, APD_CONFIG, "%s is on, but mix.kind none mixes nothing", key);
+    if (config->train.mode == APD_MODE_VANILLA)
+        return apd_fail(err, APD_CONFIG, "%s is on, but mode vanilla attacks no images", key);
     return APD_OK;
 }
 
@@ -150,5 +180,11 @@ enum apd_code apd_config_check(const struct apd_config *config, int64_t workers,
     APD_TRY(check_batch(config, workers, err));
     APD_TRY(check_split(config, err));
     APD_TRY(check_loss(config, err));
+    if (config->train.mode != APD_MODE_VANILLA)
+        APD_TRY(check_attack(config, err));
+    APD_TRY(check_mix(config, err));
+    if (config->optim.ema_decay >= 1)
+        return apd_fail(err, APD_CONFIG,
+                        "optim.ema_decay 1 never leaves the initial weights: it must be below 1");
     return check_schedule(config, err);
 }

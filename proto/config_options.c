@@ -42,12 +42,15 @@
     }
 
 /* Order of the words = order of the enums in config.h. */
-static const char *const mode_words[] = {"vanilla", "fast_advprop", NULL};
+static const char *const mode_words[] = {"vanilla", "advprop", "fast_advprop", NULL};
 static const char *const augment_words[] = {"none", "crop_flip", NULL};
 static const char *const stem_words[] = {"imagenet", "small", NULL};
 static const char *const bn_sync_words[] = {"stats", "full", "none", NULL};
 static const char *const schedule_words[] = {"step", "cosine", NULL};
 static const char *const budget_words[] = {"as_written", "same", NULL};
+static const char *const goal_words[] = {"untargeted", "targeted", NULL};
+static const char *const bn_mode_words[] = {"train", "eval", NULL};
+static const char *const mix_words[] = {"none", "mixup", "cutmix", NULL};
 
 static const char *const arch_words[] = {"resnet18",  "resnet34",  "resnet50",
                                          "resnet101", "resnet152", NULL};
@@ -94,7 +97,7 @@ const struct apd_option apd_options[] = {
         "Zero padding on each side from which crop_flip cuts the image at random."),
 
     ENUM("train.mode", train.mode, "fast_advprop", mode_words, DEFINES,
-         "vanilla: all images clean, one batch norm; fast_advprop: a part of each batch is attacked and trained through the auxiliary batch norm."),
+         "vanilla: all images clean, one batch norm; advprop: all images clean and once more attacked, through the auxiliary batch norm; fast_advprop: a part of each batch is attacked instead. What is auto elsewhere follows from the mode."),
     REAL("train.epochs", train.epochs, "105", 0, 1e6, "epochs", DEFINES,
          "Passes over the data set, before train.budget."),
     INT("train.max_steps", train.max_steps, "0", 0, 0x1p50, "steps", DEFINES,
@@ -104,17 +107,17 @@ const struct apd_option apd_options[] = {
     INT("train.lanes", train.lanes, "4", 1, 65536, "lanes", DEFINES,
         "Fixed slices of the batch, each with batch statistics of its own; the most workers a run can have."),
     INT("train.clean_parts", train.clean_parts, "4", 1, 65536, "parts", DEFINES,
-        "Clean share of a lane's slice, as clean_parts : aux_parts."),
+        "Clean share of a lane's slice in mode fast_advprop, as clean_parts : aux_parts."),
     INT("train.aux_parts", train.aux_parts, "1", 1, 65536, "parts", DEFINES,
-        "Attacked share of a lane's slice, as clean_parts : aux_parts."),
+        "Attacked share of a lane's slice in mode fast_advprop, as clean_parts : aux_parts."),
     ENUM("train.budget", train.budget, "as_written", budget_words, DEFINES,
-         "same: divide train.epochs and schedule.milestones by the cost of the mode, 1 + p_adv * attack.steps, rounding half to even."),
+         "same: divide train.epochs and schedule.milestones by the cost of the mode, 1 + p_adv * attack.steps or, for advprop, attack.steps + 2, rounding half to even."),
     REAL("train.weight_clean", train.weight_clean, "1", 0, 1e3, "", DEFINES,
          "Weight of the loss of clean images."),
     REAL("train.weight_noise", train.weight_noise, "0.5", 0, 1e3, "", DEFINES,
          "Weight of the loss of the noise pass, whose image gradient makes the attack."),
-    REAL("train.weight_adv", train.weight_adv, "0.5", 0, 1e3, "", DEFINES,
-         "Weight of the loss of attacked images."),
+    REAL("train.weight_adv", train.weight_adv, "auto", 0, 1e3, "", DEFINES,
+         "Weight of the loss of attacked images; auto: 0.5, in mode advprop 1."),
     REAL("train.label_smoothing", train.label_smoothing, "0", 0, 1, "", DEFINES,
          "s: the target is 1 - s for the true class and s / (classes - 1) for every other one; below 1."),
 
@@ -122,12 +125,25 @@ const struct apd_option apd_options[] = {
          "Largest change of a pixel, and of the random start."),
     REAL("attack.step", attack.step, "1", 0, 255, "1/255 pixel", DEFINES,
          "Length of one attack step; at least eps / steps is used."),
-    INT("attack.steps", attack.steps, "1", 1, 1000, "steps", DEFINES,
-        "K, noise passes and attack steps per batch."),
+    INT("attack.steps", attack.steps, "auto", 1, 1000, "steps", DEFINES,
+        "K, noise passes and attack steps per batch; auto: 1, in mode advprop 5."),
+    ENUM("attack.goal", attack.goal, "auto", goal_words, DEFINES,
+         "untargeted: up the loss of the true label; targeted: down the loss of a random label. auto: untargeted, in mode advprop targeted."),
+    ENUM("attack.bn_mode", attack.bn_mode, "auto", bn_mode_words, DEFINES,
+         "Batch norm of noise passes: by the batch, or by the running statistics of auxiliary BN. auto: train, in mode advprop eval."),
+    BOOL("attack.reuse_gradients", attack.reuse_gradients, "auto", DEFINES,
+         "Train on the weight gradients of noise passes, too. auto: on, in mode advprop off."),
     REAL("attack.noise_prob", attack.noise_prob, "0.4207", 0, 1, "", DEFINES,
          "Probability that a batch starts from random noise; otherwise it starts from the clean image."),
-    BOOL("attack.shuffle", attack.shuffle, "on", DEFINES,
-         "Permute attacked images over all lanes before they are trained on; off leaks labels through batch statistics."),
+    BOOL("attack.shuffle", attack.shuffle, "auto", DEFINES,
+         "Permute attacked images over all lanes before they are trained on; off leaks labels through the batch statistics of noise passes. auto: on, in mode advprop off."),
+
+    ENUM("mix.kind", mix.kind, "none", mix_words, DEFINES,
+         "Train clean images mixed with each other: mixup blends two images, cutmix pastes a box of one into the other."),
+    REAL("mix.alpha", mix.alpha, "1", 0.01, 4, "", DEFINES,
+         "The share of the second image is drawn from Beta(alpha, alpha)."),
+    BOOL("mix.noise", mix.noise, "off", DEFINES, "Mix the images of noise passes, too."),
+    BOOL("mix.adv", mix.adv, "off", DEFINES, "Mix attacked images, too."),
 
     ENUM("bn.sync", bn.sync, "stats", bn_sync_words, DEFINES,
          "Main batch norm over lanes: stats pools the running statistics only, full also normalises with pooled statistics, none keeps the first worker's."),
@@ -147,6 +163,8 @@ const struct apd_option apd_options[] = {
          "Factor of the learning rate for the main batch norm."),
     REAL("optim.lr_factor_aux", optim.lr_factor_aux, "1", 0, 1e3, "", DEFINES,
          "Factor of the learning rate for the auxiliary batch norm."),
+    REAL("optim.ema_decay", optim.ema_decay, "0", 0, 1, "", DEFINES,
+         "Evaluate an exponential average of weights and statistics with this decay a step, below 1; 0: the weights themselves."),
 
     ENUM("schedule.kind", schedule.kind, "step", schedule_words, DEFINES,
          "step: times gamma at each milestone; cosine: half a cosine from the full rate to 0 at the end."),
@@ -196,3 +214,8 @@ const struct apd_option apd_options[] = {
 /* clang-format on */
 
 const size_t apd_option_count = sizeof apd_options / sizeof *apd_options;
+
+const char *apd_config_mode_name(const struct apd_config *config)
+{
+    return mode_words[config->train.mode];
+}

@@ -10,6 +10,7 @@
 #include <stddef.h>
 
 enum apd_option_type {
+    /* These four may have the default "auto": */
     APD_OPTION_INT,   /* int64_t */
     APD_OPTION_REAL,  /* double */
     APD_OPTION_BOOL,  /* int64_t 0 or 1; on, off, true, false */
@@ -22,7 +23,7 @@ enum apd_option_type {
 struct apd_option {
     const char *key;          /* dotted */
     const char *unit;         /* "" if none */
-    const char *initial;      /* as it would be written in the file */
+    const char *initial;      /* as it would be written in the file; "auto": may be APD_AUTO */
     const char *help;         /* one sentence */
     const char *const *words; /* NULL-terminated, for ENUM and WORD */
     double min, max;          /* inclusive, for INT, REAL and each of REALS */

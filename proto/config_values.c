@@ -54,6 +54,11 @@ static void print_number(double value, char *out, size_t size)
     }
 }
 
+static int may_be_auto(const struct apd_option *option)
+{
+    return option->type <= APD_OPTION_ENUM && strcmp(option->initial, "auto") == 0;
+}
+
 static void list_words(const char *const *words, char *out, size_t size)
 {
     size_t used = 0;
@@ -78,6 +83,12 @@ void apd_option_expectation(const struct apd_option *option, char *out, size_t s
 {
     char words[256];
 
+    if (may_be_auto(option)) {
+        int n = snprintf(out, size, "auto, ");
+
+        out += n;
+        size -= (size_t)n;
+    }
     switch (option->type) {
     case APD_OPTION_INT:
         expect_number(option, "a whole number", out, size);
@@ -260,6 +271,13 @@ enum apd_code apd_option_set(const struct apd_option *option, const char *text, 
     double real = 0;
     int word;
 
+    if (may_be_auto(option) && size == 4 && memcmp(text, "auto", 4) == 0) {
+        if (option->type == APD_OPTION_REAL)
+            *(double *)field = APD_AUTO;
+        else
+            *(int64_t *)field = APD_AUTO;
+        return APD_OK;
+    }
     switch (option->type) {
     case APD_OPTION_INT:
         if (!parse_int(text, size, &whole) || (double)whole < option->min ||

@@ -137,7 +137,7 @@ static void wrong_type_names_expected_and_found(void **state)
     expect_error("optim:\n  lr: 0x1p3\n", ":2:7: ", "optim.lr: expected a number");
     expect_error("optim:\n  lr: nan\n", ":2:7: ", "optim.lr: expected a number");
     expect_error("data:\n  shuffle: yes\n", ":2:12: ", "expected on or off, found \"yes\"");
-    expect_error("train:\n  mode: adv\n", ":2:9: ", "one of vanilla, fast_advprop");
+    expect_error("train:\n  mode: adv\n", ":2:9: ", "one of vanilla, advprop, fast_advprop");
     expect_error("model:\n  arch: resnet19\n", ":2:9: ", "resnet18, resnet34");
     expect_error("seed: [1]\n", ":1:7: ", "found a list");
     expect_error("schedule: {milestones: [1, x]}\n", ":1:28: ", "schedule.milestones");
@@ -233,22 +233,23 @@ static void printed_file_loads_to_same_values(void **state)
 }
 
 /* A text that differs from the option's default. */
-static void other_value(const struct apd_option *option, char *out, size_t size)
+static void other_value(const struct apd_option *option, const char *current, char *out,
+                        size_t size)
 {
     switch (option->type) {
     case APD_OPTION_INT:
     case APD_OPTION_REAL:
-        (void)snprintf(out, size, "%.0f", option->min + 1);
-        if (atof(option->initial) == option->min + 1)
+        (void)snprintf(out, size, "%.10g", option->min + 1);
+        if (atof(current) == option->min + 1)
             (void)snprintf(out, size, "%g", option->min);
         return;
     case APD_OPTION_BOOL:
-        (void)snprintf(out, size, "%s", strcmp(option->initial, "on") == 0 ? "off" : "on");
+        (void)snprintf(out, size, "%s", strcmp(current, "on") == 0 ? "off" : "on");
         return;
     case APD_OPTION_ENUM:
     case APD_OPTION_WORD:
         for (size_t i = 0; option->words[i] != NULL; i++)
-            if (strcmp(option->words[i], option->initial) != 0)
+            if (strcmp(option->words[i], current) != 0)
                 (void)snprintf(out, size, "%s", option->words[i]);
         return;
     case APD_OPTION_TEXT:
@@ -264,18 +265,20 @@ static void digest_follows_the_options_that_define_the_result(void **state)
 {
     char digest[APD_SHA256_HEX], other[APD_SHA256_HEX], value[64], override[160];
     const char *overrides[] = {override};
-    struct apd_config config;
+    char current[APD_OPTION_VALUE_MAX];
+    struct apd_config config, defaults;
     struct apd_err err = {0};
 
     (void)state;
-    assert_int_equal(apd_config_load(NULL, NULL, 0, &config, &err), APD_OK);
-    assert_int_equal(apd_config_digest(&config, digest, &err), APD_OK);
+    assert_int_equal(apd_config_load(NULL, NULL, 0, &defaults, &err), APD_OK);
+    assert_int_equal(apd_config_digest(&defaults, digest, &err), APD_OK);
     for (size_t i = 0; i < apd_option_count; i++) {
         const struct apd_option *option = &apd_options[i];
 
         if (option->words != NULL && option->words[1] == NULL)
             continue; /* one value only */
-        other_value(option, value, sizeof value);
+        apd_option_format(option, &defaults, current);
+        other_value(option, current, value, sizeof value);
         (void)snprintf(override, sizeof override, "%s=%s", option->key, value);
         if (apd_config_load(NULL, overrides, 1, &config, &err) != APD_OK)
             fail_msg("%s", err.msg);
@@ -339,8 +342,17 @@ static void senseless_combinations_are_refused(void **state)
     CHECK(0, "clean image", "train.batch=4", "train.mode=vanilla");
     CHECK(0, "label_smoothing", "train.label_smoothing=1");
     CHECK(0, "train.weight_clean is 0", "train.weight_clean=0");
-    CHECK(0, "both 0", "train.weight_noise=0", "train.weight_adv=0");
+    CHECK(0, "train.weight_noise is 0", "train.weight_noise=0");
+    CHECK(0, "train.weight_adv is 0", "train.weight_adv=0", "attack.reuse_gradients=off");
     CHECK(0, NULL, "train.weight_noise=0", "train.weight_adv=0", "train.mode=vanilla");
+    CHECK(0, "random labels", "attack.goal=targeted");
+    CHECK(0, NULL, "attack.goal=targeted", "attack.reuse_gradients=off");
+    CHECK(0, NULL, "train.mode=advprop");
+    CHECK(0, "random labels", "train.mode=advprop", "attack.reuse_gradients=on");
+    CHECK(0, "mixes nothing", "mix.noise=on");
+    CHECK(0, "attacks no images", "mix.kind=mixup", "mix.adv=on", "train.mode=vanilla");
+    CHECK(0, NULL, "mix.kind=cutmix", "mix.adv=on", "mix.noise=on");
+    CHECK(0, "optim.ema_decay", "optim.ema_decay=1");
     CHECK(0, "train.epochs is 0", "train.epochs=0");
     CHECK(0, "rounds to 0", "train.epochs=0.5", "train.budget=same");
     CHECK(0, "not ascending", "schedule.milestones=[30,30]");
@@ -349,7 +361,7 @@ static void senseless_combinations_are_refused(void **state)
 
 static void lane_split_follows_the_ratio(void **state)
 {
-    const char *const vanilla[] = {"train.mode=vanilla"};
+    const char *const vanilla[] = {"train.mode=vanilla"}, *const paired[] = {"train.mode=advprop"};
     struct apd_config config;
     struct apd_err err = {0};
     uint32_t clean, aux;
@@ -363,6 +375,34 @@ static void lane_split_follows_the_ratio(void **state)
     apd_config_lane_split(&config, &clean, &aux);
     assert_int_equal(clean, 80);
     assert_int_equal(aux, 0);
+    assert_int_equal(apd_config_load(NULL, paired, 1, &config, &err), APD_OK);
+    apd_config_lane_split(&config, &clean, &aux);
+    assert_int_equal(clean, 80);
+    assert_int_equal(aux, 80);
+}
+
+static void auto_means_what_the_mode_says(void **state)
+{
+    const char *const paired[] = {"train.mode=advprop"};
+    const char *const told[] = {"train.mode=advprop", "attack.steps=2", "attack.shuffle=on",
+                                "attack.goal=auto"};
+    struct apd_config config;
+    struct apd_err err = {0};
+
+    (void)state;
+    assert_int_equal(apd_config_load(NULL, NULL, 0, &config, &err), APD_OK);
+    assert_true(config.attack.steps == 1 && config.train.weight_adv == 0.5);
+    assert_true(config.attack.goal == APD_GOAL_UNTARGETED && config.attack.reuse_gradients == 1);
+    assert_true(config.attack.bn_mode == APD_BN_MODE_TRAIN && config.attack.shuffle == 1);
+    assert_int_equal(apd_config_load(NULL, paired, 1, &config, &err), APD_OK);
+    assert_true(config.attack.steps == 5 && config.train.weight_adv == 1);
+    assert_true(config.attack.goal == APD_GOAL_TARGETED && config.attack.reuse_gradients == 0);
+    assert_true(config.attack.bn_mode == APD_BN_MODE_EVAL && config.attack.shuffle == 0);
+    assert_int_equal(apd_config_load(NULL, told, 4, &config, &err), APD_OK);
+    assert_true(config.attack.steps == 2 && config.attack.shuffle == 1);
+    assert_true(config.attack.goal == APD_GOAL_TARGETED);
+    expect_override_error("optim.lr=auto", "expected a number");
+    expect_override_error("attack.goal=up", "expected auto, one of untargeted, targeted");
 }
 
 static void same_budget_gives_the_numbers_of_the_paper(void **state)
@@ -381,6 +421,10 @@ static void same_budget_gives_the_numbers_of_the_paper(void **state)
     config.train.mode = APD_MODE_VANILLA;
     apd_config_budget(&config, &epochs, milestones);
     assert_true(epochs == 105);
+    config.train.mode = APD_MODE_ADVPROP;
+    config.attack.steps = 5;
+    apd_config_budget(&config, &epochs, milestones);
+    assert_true(epochs == 15);
     config.train.mode = APD_MODE_FAST_ADVPROP;
     config.train.budget = APD_BUDGET_AS_WRITTEN;
     apd_config_budget(&config, &epochs, milestones);
@@ -467,6 +511,7 @@ int main(void)
         cmocka_unit_test(table_is_sane),
         cmocka_unit_test(senseless_combinations_are_refused),
         cmocka_unit_test(lane_split_follows_the_ratio),
+        cmocka_unit_test(auto_means_what_the_mode_says),
         cmocka_unit_test(same_budget_gives_the_numbers_of_the_paper),
         cmocka_unit_test(truncated_file_never_crashes),
         cmocka_unit_test(flipped_bits_never_crash),
