@@ -13,14 +13,16 @@
 #include <stdint.h>
 
 enum apd_purpose {
-    APD_RNG_INIT = 1,         /* initial weights; id = FNV-1a of the name */
-    APD_RNG_AUGMENT = 2,      /* crop and flip; per sample */
-    APD_RNG_NOISE = 3,        /* delta0 of the noise pass; per sample, block = pixel / 4 */
-    APD_RNG_NOISE_CHOICE = 4, /* is noise used at all; per step */
-    APD_RNG_SHUFFLE = 5,      /* permutation of attacked images over lanes; per step */
-    APD_RNG_PLAN_SHARDS = 6,  /* order of shards; per epoch */
-    APD_RNG_PLAN_WINDOW = 7,  /* order inside a window; per epoch, lane stream and window */
-    APD_RNG_EVAL_ATTACK = 8,  /* random start of PGD; per sample, block = pixel / 4 */
+    APD_RNG_INIT = 1,          /* initial weights; id = FNV-1a of the name */
+    APD_RNG_AUGMENT = 2,       /* crop and flip; per sample */
+    APD_RNG_NOISE = 3,         /* delta0 of the noise pass; per sample, block = pixel / 4 */
+    APD_RNG_NOISE_CHOICE = 4,  /* is noise used at all; per step */
+    APD_RNG_SHUFFLE = 5,       /* permutation of attacked images over lanes; per step */
+    APD_RNG_PLAN_SHARDS = 6,   /* order of shards; per epoch */
+    APD_RNG_PLAN_WINDOW = 7,   /* order inside a window; per epoch, lane stream and window */
+    APD_RNG_EVAL_ATTACK = 8,   /* random start of PGD; per sample, block = pixel / 4 */
+    APD_RNG_ATTACK_TARGET = 9, /* label that a targeted attack aims at; per sample */
+    APD_RNG_MIX = 10,          /* mixup and CutMix; per step, lane and pass */
 };
 
 struct apd_philox {

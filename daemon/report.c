@@ -147,7 +147,7 @@ void apd_report_status(struct apd_report *report, struct apd_coord *coord)
     status->run_dir = coord->run_dir;
     status->state = coord->state;
     status->generation = coord->generation;
-    status->mode = coord->config.train.mode == APD_MODE_VANILLA ? "vanilla" : "fast_advprop";
+    status->mode = (char *)(uintptr_t)apd_config_mode_name(&coord->config);
     status->model = coord->config.model.arch;
     status->uptime_s = (double)(coord_now(coord) - coord->started_ms) / 1000;
     status->first_cause = coord->first_cause;

@@ -12,13 +12,15 @@
 #define APD_VERSION "unknown"
 #endif
 
-#define MOMENTUM "momentum."
+/* What a tensor of the file is: a weight or statistic, the momentum of a weight, or the average of
+ * a weight or statistic. */
+enum part { MODEL, MOMENTUM, EMA, PARTS };
+static const char *const part_prefix[PARTS] = {"", "momentum.", "ema."};
 
-/* One tensor of the file: a parameter, a statistic, or the momentum of a parameter. */
 struct item {
     struct apd_tensor_info info;
-    char name[sizeof MOMENTUM + 2 * APD_LAYER_NAME];
-    int is_momentum;
+    char name[sizeof "momentum." + 2 * APD_LAYER_NAME];
+    enum part part;
     size_t at; /* in values */
 };
 
@@ -32,13 +34,22 @@ struct apd_snapshot {
 
 static void *flat_of(const struct apd_params *params, const struct item *item)
 {
-    if (item->is_momentum)
+    if (item->part == MOMENTUM)
         return params->momentum;
+    if (item->part == EMA)
+        return item->info.is_stat ? params->ema_stats : params->ema_weights;
     return item->info.is_stat ? params->stats : params->weights;
 }
 
-/* The list of the file: tensors, each parameter with its momentum behind it. items NULL: counts
- * only. */
+static int has_part(const struct apd_params *params, const struct apd_tensor_info *info,
+                    enum part part)
+{
+    return part == MODEL || (part == MOMENTUM && !info->is_stat) ||
+           (part == EMA && params->ema_weights != NULL);
+}
+
+/* The list of the file: tensors, each with its momentum and its average behind it. items NULL:
+ * counts only. */
 static void list_items(const struct apd_params *params, struct item *items, size_t *out_count,
                        size_t *out_values)
 {
@@ -46,15 +57,16 @@ static void list_items(const struct apd_params *params, struct item *items, size
     size_t count = 0, values = 0;
 
     for (int i = 0; apd_params_tensor(params, i, &info); i++)
-        for (int momentum = 0; momentum < (info.is_stat ? 1 : 2); momentum++) {
+        for (enum part part = MODEL; part < PARTS; part++) {
+            if (!has_part(params, &info, part))
+                continue;
             if (items != NULL) {
                 struct item *item = &items[count];
 
                 item->info = info;
-                item->is_momentum = momentum;
+                item->part = part;
                 item->at = values;
-                (void)snprintf(item->name, sizeof item->name, "%s%s", momentum ? MOMENTUM : "",
-                               info.name);
+                (void)snprintf(item->name, sizeof item->name, "%s%s", part_prefix[part], info.name);
             }
             count++;
             values += info.elems;
@@ -119,7 +131,7 @@ static enum apd_code hash_model(const struct apd_snapshot *snapshot, char out[AP
     for (size_t i = 0; i < snapshot->count; i++) {
         const struct item *item = &snapshot->items[i];
 
-        if (!item->is_momentum)
+        if (item->part == MODEL)
             APD_GO(apd_sha256_update(hash, snapshot->values + item->at,
                                      item->info.elems * sizeof(float), err));
     }
@@ -258,19 +270,35 @@ static enum apd_code check_shape(const char *path, const struct apd_tensor *foun
         found->dims > 0 ? (unsigned long long)found->shape[0] : 0ULL);
 }
 
+/* What is taken from a file: all of a run's state, the model, or the average of the model. */
+enum source { WHOLE, WEIGHTS, AVERAGE };
+
+/* The tensor to load for an item: of a model that has none, the average is the model itself and
+ * auxiliary BN is main BN. */
+static void name_in_file(const struct apd_safetensors *file, const struct item *item,
+                         enum source source, char *name, size_t size)
+{
+    const char *aux = strstr(item->name, ".aux_bn.");
+
+    if (source == AVERAGE) {
+        (void)snprintf(name, size, "%s%s", part_prefix[EMA], item->name);
+        if (apd_safetensors_find(file, name) != NULL)
+            return;
+    }
+    (void)snprintf(name, size, "%s", item->name);
+    if (source != WHOLE && aux != NULL && apd_safetensors_find(file, name) == NULL)
+        (void)snprintf(name + (aux - item->name), size - (size_t)(aux - item->name), ".%s",
+                       aux + strlen(".aux_bn."));
+}
+
 static enum apd_code load_item(const struct apd_safetensors *file, const char *path,
-                               struct apd_params *params, const struct item *item, int plain_to_aux,
-                               float *values, struct apd_err *err)
+                               struct apd_params *params, const struct item *item,
+                               enum source source, float *values, struct apd_err *err)
 {
     char name[sizeof item->name];
     const struct apd_tensor *found;
-    const char *aux;
 
-    (void)snprintf(name, sizeof name, "%s", item->name);
-    aux = strstr(item->name, ".aux_bn.");
-    if (plain_to_aux && aux != NULL && apd_safetensors_find(file, name) == NULL)
-        (void)snprintf(name + (aux - item->name), sizeof name - (size_t)(aux - item->name), ".%s",
-                       aux + strlen(".aux_bn."));
+    name_in_file(file, item, source, name, sizeof name);
     found = apd_safetensors_find(file, name);
     if (found == NULL)
         return apd_fail(err, APD_DATA, "%s has no tensor \"%s\"", path, name);
@@ -280,7 +308,7 @@ static enum apd_code load_item(const struct apd_safetensors *file, const char *p
 }
 
 static enum apd_code load_items(const struct apd_safetensors *file, const char *path,
-                                struct apd_params *params, int model_only, struct apd_err *err)
+                                struct apd_params *params, enum source source, struct apd_err *err)
 {
     size_t count, total, largest = 0;
     struct item *items = NULL;
@@ -300,8 +328,8 @@ static enum apd_code load_items(const struct apd_safetensors *file, const char *
         goto done;
     }
     for (size_t i = 0; i < count; i++)
-        if (!(model_only && items[i].is_momentum))
-            APD_GO(load_item(file, path, params, &items[i], model_only, values, err));
+        if (source == WHOLE || items[i].part == MODEL)
+            APD_GO(load_item(file, path, params, &items[i], source, values, err));
     params->be->ops->weights_changed(params->be);
 done:
     free(items);
@@ -338,21 +366,21 @@ enum apd_code apd_checkpoint_load(const char *path, const char *sha256, const ch
     APD_GO(meta_equal(file, path, "config_digest", config_digest, err));
     APD_GO(meta_equal(file, path, "plan_digest", plan_digest, err));
     APD_GO(load_progress(file, path, &progress, err));
-    APD_GO(load_items(file, path, params, 0, err));
+    APD_GO(load_items(file, path, params, WHOLE, err));
     *out_progress = progress;
 done:
     apd_safetensors_close(&file);
     return rc;
 }
 
-enum apd_code apd_checkpoint_load_model(const char *path, const char *sha256,
+enum apd_code apd_checkpoint_load_model(const char *path, const char *sha256, int average,
                                         struct apd_params *params, struct apd_err *err)
 {
     struct apd_safetensors *file = NULL;
     enum apd_code rc;
 
     APD_GO(apd_safetensors_open(path, sha256, &file, err));
-    rc = load_items(file, path, params, 1, err);
+    rc = load_items(file, path, params, average ? AVERAGE : WEIGHTS, err);
 done:
     apd_safetensors_close(&file);
     return rc;

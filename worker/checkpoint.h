@@ -1,6 +1,6 @@
 /* Checkpoints: the state of a run <-> one safetensors file in canonical layout with torchvision's
- * names. Momentum of parameter "x" is "momentum.x"; everything else that a run needs is in the
- * metadata. docs/formats.md lists names and keys. */
+ * names. Momentum of parameter "x" is "momentum.x", its average "ema.x"; everything else that a run
+ * needs is in the metadata. docs/formats.md lists names and keys. */
 #ifndef APD_WORKER_CHECKPOINT_H
 #define APD_WORKER_CHECKPOINT_H
 
@@ -42,9 +42,9 @@ APD_MUST_USE enum apd_code apd_snapshot_write(const struct apd_snapshot *snapsho
                                               uint64_t *out_bytes, char out_sha256[APD_SHA256_HEX],
                                               struct apd_err *err);
 
-/* Loads weights, statistics, momentum and progress. The file's hash is checked first (NULL: not),
- * then every name and shape; on failure params are not to be used. plan_digest, config_digest: have
- * to be those of the run that wrote it (NULL: any). */
+/* Loads weights, statistics, momentum, averages and progress. The file's hash is checked first
+ * (NULL: not), then every name and shape; on failure params are not to be used. plan_digest,
+ * config_digest: have to be those of the run that wrote it (NULL: any). */
 APD_MUST_USE enum apd_code apd_checkpoint_load(const char *path, const char *sha256,
                                                const char *config_digest, const char *plan_digest,
                                                struct apd_params *params,
@@ -52,9 +52,10 @@ APD_MUST_USE enum apd_code apd_checkpoint_load(const char *path, const char *sha
                                                struct apd_err *err);
 
 /* Weights and statistics only, for init_from and evaluation: momentum stays, and where the file has
- * no auxiliary BN the main one's values are taken (a plain torchvision model). */
+ * no auxiliary BN the main one's values are taken (a plain torchvision model). average: their
+ * exponential averages, if the file has any. */
 APD_MUST_USE enum apd_code apd_checkpoint_load_model(const char *path, const char *sha256,
-                                                     struct apd_params *params,
+                                                     int average, struct apd_params *params,
                                                      struct apd_err *err);
 
 #endif

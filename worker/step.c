@@ -23,23 +23,60 @@ static void tell(const struct apd_step *step, Advprop__V1__Phase phase)
 
 /* ---------------------------------------------------------------- the passes */
 
-static enum apd_code upload_labels(struct apd_step *step, const int32_t *host, int n,
-                                   int32_t *device, struct apd_err *err)
+static struct apd_step_labels labels_at(const struct apd_step *step, int i)
 {
-    return step->be->ops->upload(step->be, device, host, (size_t)n * sizeof *host, err);
+    return (struct apd_step_labels){step->host.label + i, step->host.label2 + i,
+                                    step->host.keep + i};
+}
+
+/* The host's labels of n images as the targets of a pass. */
+static enum apd_code upload_targets(struct apd_step *step, int n, int mixed, const void *weight,
+                                    struct apd_targets *out, struct apd_err *err)
+{
+    const struct apd_backend_ops *ops = step->be->ops;
+    size_t bytes = (size_t)n * sizeof(int32_t);
+
+    *out = (struct apd_targets){
+        .label = step->label, .weight = weight, .smoothing = step->config.train.label_smoothing};
+    APD_TRY(ops->upload(step->be, step->label, step->host.label, bytes, err));
+    if (!mixed)
+        return APD_OK;
+    out->label2 = step->label2;
+    out->keep = step->keep;
+    APD_TRY(ops->upload(step->be, step->label2, step->host.label2, bytes, err));
+    return ops->upload_floats(step->be, step->keep, step->host.keep, (size_t)n, err);
+}
+
+/* Labels that noise passes are told: the true ones, or random ones to aim at. */
+static void choose_attack_labels(struct apd_step *step, const struct apd_step_data *data,
+                                 size_t row, size_t place)
+{
+    uint32_t classes = (uint32_t)step->params->arch->classes;
+
+    for (size_t i = 0; i < (size_t)step->aux; i++) {
+        uint32_t label = (uint32_t)step->aux_label[place + i];
+
+        if (step->config.attack.goal == APD_GOAL_TARGETED) {
+            struct apd_philox v = apd_rng((uint64_t)step->config.seed, APD_RNG_ATTACK_TARGET,
+                                          data->epoch[row + i], data->sample[row + i], 0);
+
+            label = (label + apd_below(v.v[0], classes)) % classes;
+        }
+        step->attack_label[place + i] = (int32_t)label;
+    }
 }
 
 /* Normalised auxiliary images of all lanes, and the same plus noise. */
-static enum apd_code pack_aux(struct apd_step *step, uint64_t number,
-                              const struct apd_step_data *data, struct apd_err *err)
+static enum apd_code pack_aux(struct apd_step *step, const struct apd_step_data *data,
+                              struct apd_err *err)
 {
     struct apd_philox draw =
-        apd_rng((uint64_t)step->config.seed, APD_RNG_NOISE_CHOICE, 0, number, 0);
+        apd_rng((uint64_t)step->config.seed, APD_RNG_NOISE_CHOICE, 0, step->number, 0);
     int noisy = (double)apd_uniform(draw.v[0]) < step->config.attack.noise_prob;
     size_t bytes = step->pixels * step->be->elem_bytes;
 
     for (int lane = 0; lane < step->lane_count; lane++) {
-        size_t row = (size_t)lane * data->lane_batch + (size_t)step->clean;
+        size_t row = (size_t)lane * data->lane_batch + (size_t)step->aux_row;
         size_t place = (size_t)lane * (size_t)step->aux;
         struct apd_noise noise = {.sample = data->sample + row,
                                   .epoch = data->epoch + row,
@@ -52,6 +89,7 @@ static enum apd_code pack_aux(struct apd_step *step, uint64_t number,
                                           (char *)step->x_aux + place * bytes,
                                           (char *)step->x_attack + place * bytes, err));
         memcpy(step->aux_label + place, data->labels + row, (size_t)step->aux * sizeof(int32_t));
+        choose_attack_labels(step, data, row, place);
     }
     return APD_OK;
 }
@@ -66,8 +104,39 @@ static enum apd_code tally_bn(struct apd_step *step, int lane, int record,
     return apd_tally_bn(step->tally, lane, record, pass->sums, segment, pass->segments, err);
 }
 
-/* Forward and backward on the perturbed images, weight gradients kept, and one attack step; K
- * times. */
+/* What noise pass k of a slice sees: the images at `at` as they are, or mixed. */
+static enum apd_code noise_input(struct apd_step *step, int slice, int k, const void *at,
+                                 struct apd_pass *pass, struct apd_targets *targets,
+                                 struct apd_err *err)
+{
+    int first_lane = slice * step->slice_lanes, mixed = (int)step->config.mix.noise;
+    size_t bytes = (size_t)step->aux * step->pixels * step->be->elem_bytes; /* of a lane */
+
+    pass->images = mixed ? step->mixed : at;
+    pass->d_images = mixed ? step->d_mixed : step->d_attack;
+    memcpy(step->host.label, step->attack_label + first_lane * step->aux,
+           (size_t)pass->n * sizeof(int32_t));
+    for (int i = 0; mixed && i < step->slice_lanes; i++)
+        APD_TRY(apd_step_mix(step, first_lane + i, APD_MIX_NOISE_0 + k, step->aux,
+                             (const char *)at + (size_t)i * bytes,
+                             (char *)step->mixed + (size_t)i * bytes,
+                             labels_at(step, i * step->aux), err));
+    return upload_targets(step, pass->n, mixed, step->noise_weight, targets, err);
+}
+
+/* Leaves the gradient of the images at `at` in d_attack. */
+static enum apd_code image_gradient(struct apd_step *step, int slice, int k, struct apd_err *err)
+{
+    size_t bytes = (size_t)step->aux * step->pixels * step->be->elem_bytes;
+
+    for (int i = 0; step->config.mix.noise && i < step->slice_lanes; i++)
+        APD_TRY(apd_step_unmix(step, slice * step->slice_lanes + i, APD_MIX_NOISE_0 + k, step->aux,
+                               (char *)step->d_mixed + (size_t)i * bytes,
+                               (char *)step->d_attack + (size_t)i * bytes, err));
+    return APD_OK;
+}
+
+/* Forward and backward on the perturbed images and one attack step; K times. */
 static enum apd_code noise_pass(struct apd_step *step, int slice, struct apd_err *err)
 {
     const struct apd_backend_ops *ops = step->be->ops;
@@ -75,70 +144,90 @@ static enum apd_code noise_pass(struct apd_step *step, int slice, struct apd_err
     size_t elems = (size_t)n * step->pixels;
     size_t offset = (size_t)slice * elems * step->be->elem_bytes;
     void *at = (char *)step->x_attack + offset, *clean = (char *)step->x_aux + offset;
-    struct apd_targets targets = {.label = step->noise_label,
-                                  .weight = step->noise_weight,
-                                  .smoothing = step->config.train.label_smoothing};
+    struct apd_targets targets;
     struct apd_loss loss[APD_MAX_SEGMENTS];
 
-    APD_TRY(
-        upload_labels(step, step->aux_label + first_lane * step->aux, n, step->noise_label, err));
     for (int k = 0; k < step->noise_passes; k++) {
-        struct apd_pass pass = {.n = n,
-                                .seg = step->noise_segments,
-                                .segments = step->slice_lanes,
-                                .images = at,
-                                .batch_stats = 1,
-                                .sums = step->noise_sums[k],
-                                .targets = &targets,
-                                .d_weights = step->gradient[slice],
-                                .d_images = step->d_attack};
+        struct apd_pass pass = {
+            .n = n,
+            .seg = step->noise_segments,
+            .segments = step->slice_lanes,
+            .batch_stats = step->config.attack.bn_mode == APD_BN_MODE_TRAIN,
+            .sums = step->noise_sums[k],
+            .targets = &targets,
+            .d_weights = step->config.attack.reuse_gradients ? step->gradient[slice] : NULL};
 
+        APD_TRY(noise_input(step, slice, k, at, &pass, &targets, err));
         APD_TRY(apd_net_forward(step->net, &pass, err));
         APD_TRY(apd_net_backward(step->net, &pass, loss, err));
+        APD_TRY(image_gradient(step, slice, k, err));
         APD_TRY(ops->attack_step(step->be, elems, clean, at, step->d_attack, step->attack_step,
                                  step->eps, at, err));
         for (int i = 0; i < step->slice_lanes; i++) {
             apd_tally_loss(step->tally, first_lane + i, APD_NOISE, &loss[i]);
-            APD_TRY(tally_bn(step, first_lane + i, k, &pass, i, err));
+            if (pass.batch_stats)
+                APD_TRY(tally_bn(step, first_lane + i, k, &pass, i, err));
         }
     }
     return APD_OK;
 }
 
+/* A lane's clean images: normalised, mixed if asked for. */
+static enum apd_code fill_clean(struct apd_step *step, int lane, const struct apd_step_data *data,
+                                void *to, struct apd_step_labels at, struct apd_err *err)
+{
+    size_t row = (size_t)lane * data->lane_batch;
+    int mixed = step->config.mix.kind != APD_MIX_NONE;
+
+    memcpy(at.label, data->labels + row, (size_t)step->clean * sizeof *at.label);
+    APD_TRY(step->be->ops->input_pack(step->be, step->clean, step->pixels,
+                                      data->pixels + row * step->pixels, NULL,
+                                      mixed ? step->mixed : to, NULL, err));
+    if (!mixed)
+        return APD_OK;
+    return apd_step_mix(step, lane, APD_MIX_CLEAN, step->clean, step->mixed, to, at, err);
+}
+
+/* A lane's share of the shuffled attacked images. */
+static enum apd_code fill_adv(struct apd_step *step, int lane, void *to, struct apd_step_labels at,
+                              struct apd_err *err)
+{
+    size_t bytes = (size_t)step->aux * step->pixels * step->be->elem_bytes;
+    const void *from = (char *)step->x_shuffled + (size_t)lane * bytes;
+
+    memcpy(at.label, step->shuffled_label + lane * step->aux, (size_t)step->aux * sizeof *at.label);
+    if (step->config.mix.adv)
+        return apd_step_mix(step, lane, APD_MIX_ADV, step->aux, from, to, at, err);
+    memcpy(at.label2, at.label, (size_t)step->aux * sizeof *at.label);
+    for (int i = 0; i < step->aux; i++)
+        at.keep[i] = 1;
+    return step->be->ops->copy(step->be, to, from, bytes, err);
+}
+
 /* The slice's batch of clean and attacked images. */
 static enum apd_code fill_batch(struct apd_step *step, int slice, const struct apd_step_data *data,
-                                struct apd_err *err)
+                                struct apd_targets *targets, struct apd_err *err)
 {
-    const struct apd_backend_ops *ops = step->be->ops;
-    size_t bytes = step->pixels * step->be->elem_bytes;
     int per_lane = step->clean + step->aux;
+    size_t bytes = step->pixels * step->be->elem_bytes;
 
     for (int i = 0; i < step->slice_lanes; i++) {
-        int lane = slice * step->slice_lanes + i;
-        size_t row = (size_t)lane * data->lane_batch;
-        char *at = (char *)step->batch + (size_t)(i * per_lane) * bytes;
-        int32_t *label = step->label + i * per_lane;
+        int lane = slice * step->slice_lanes + i, clean = i * per_lane, adv = clean + step->clean;
 
-        APD_TRY(ops->input_pack(step->be, step->clean, step->pixels,
-                                data->pixels + row * step->pixels, NULL, at, NULL, err));
-        memcpy(label, data->labels + row, (size_t)step->clean * sizeof *label);
-        if (step->aux == 0)
-            continue;
-        APD_TRY(ops->copy(step->be, at + (size_t)step->clean * bytes,
-                          (char *)step->x_shuffled + (size_t)(lane * step->aux) * bytes,
-                          (size_t)step->aux * bytes, err));
-        memcpy(label + step->clean, step->shuffled_label + lane * step->aux,
-               (size_t)step->aux * sizeof *label);
+        APD_TRY(fill_clean(step, lane, data, (char *)step->batch + (size_t)clean * bytes,
+                           labels_at(step, clean), err));
+        if (step->aux > 0)
+            APD_TRY(fill_adv(step, lane, (char *)step->batch + (size_t)adv * bytes,
+                             labels_at(step, adv), err));
     }
-    return upload_labels(step, step->label, per_lane * step->slice_lanes, step->train_label, err);
+    return upload_targets(step, per_lane * step->slice_lanes, step->config.mix.kind != APD_MIX_NONE,
+                          step->train_weight, targets, err);
 }
 
 static enum apd_code train_pass(struct apd_step *step, int slice, const struct apd_step_data *data,
                                 struct apd_err *err)
 {
-    struct apd_targets targets = {.label = step->train_label,
-                                  .weight = step->train_weight,
-                                  .smoothing = step->config.train.label_smoothing};
+    struct apd_targets targets;
     int per_lane = step->aux > 0 ? 2 : 1;
     struct apd_pass pass = {.n = (step->clean + step->aux) * step->slice_lanes,
                             .seg = step->train_segments,
@@ -151,14 +240,14 @@ static enum apd_code train_pass(struct apd_step *step, int slice, const struct a
                             .d_weights = step->gradient[slice]};
     struct apd_loss loss[APD_MAX_SEGMENTS];
 
-    APD_TRY(fill_batch(step, slice, data, err));
+    APD_TRY(fill_batch(step, slice, data, &targets, err));
     APD_TRY(apd_net_forward(step->net, &pass, err));
     APD_TRY(apd_net_backward(step->net, &pass, loss, err));
     for (int s = 0; s < pass.segments; s++) {
         int lane = slice * step->slice_lanes + s / per_lane, adv = s % per_lane;
 
         apd_tally_loss(step->tally, lane, adv ? APD_ADV : APD_CLEAN, &loss[s]);
-        APD_TRY(tally_bn(step, lane, step->noise_passes + adv, &pass, s, err));
+        APD_TRY(tally_bn(step, lane, step->noise_records + adv, &pass, s, err));
     }
     return APD_OK;
 }
@@ -191,8 +280,8 @@ static enum apd_code exchange_gradients(struct apd_step *step, struct apd_err *e
 double apd_step_count(const struct apd_step *step, enum apd_set set)
 {
     double clean = (double)step->lanes * step->clean * step->config.train.weight_clean;
-    double noise =
-        (double)step->lanes * step->aux * step->config.train.weight_noise * step->noise_passes;
+    double noise = (double)step->lanes * step->aux * step->config.train.weight_noise *
+                   (step->config.attack.reuse_gradients ? step->noise_passes : 0);
     double adv = (double)step->lanes * step->aux * step->config.train.weight_adv;
 
     switch (set) {
@@ -257,11 +346,11 @@ static enum apd_code update_statistics(struct apd_step *step, struct apd_err *er
 /* ---------------------------------------------------------------- the step */
 
 /* What this worker does by itself before the shuffle. */
-static enum apd_code attack_lanes(struct apd_step *step, uint64_t number,
-                                  const struct apd_step_data *data, struct apd_err *err)
+static enum apd_code attack_lanes(struct apd_step *step, const struct apd_step_data *data,
+                                  struct apd_err *err)
 {
     tell(step, ADVPROP__V1__PHASE__PHASE_NOISE_PASS);
-    APD_TRY(pack_aux(step, number, data, err));
+    APD_TRY(pack_aux(step, data, err));
     for (int slice = 0; slice < step->slices; slice++)
         APD_TRY(noise_pass(step, slice, err));
     return APD_OK;
@@ -279,8 +368,9 @@ static enum apd_code train_lanes(struct apd_step *step, const struct apd_step_da
 static enum apd_code start_step(struct apd_step *step, const struct apd_step_data *data,
                                 uint64_t number, struct apd_err *err)
 {
-    uint64_t batch = (uint64_t)step->lanes * (uint64_t)(step->clean + step->aux);
+    uint64_t batch = (uint64_t)step->config.train.batch;
 
+    step->number = number;
     apd_tally_receipts(step->tally, data, (uint32_t)(number * batch / step->samples));
     return step->be->ops->zero(step->be, step->gradient_block,
                                (size_t)step->slices * step->params->count * step->be->elem_bytes,
@@ -303,7 +393,7 @@ enum apd_code apd_step_run(struct apd_step *step, uint64_t number, const struct 
         local = start_step(step, data, number, &local_err);
     if (step->noise_passes > 0) {
         if (local == APD_OK)
-            local = attack_lanes(step, number, data, &local_err);
+            local = attack_lanes(step, data, &local_err);
         tell(step, ADVPROP__V1__PHASE__PHASE_SHUFFLE);
         APD_TRY(apd_shuffle_run(step->shuffle, (uint64_t)step->config.seed, number,
                                 (int)step->config.attack.shuffle, step->x_attack, step->aux_label,
@@ -335,6 +425,7 @@ enum apd_code apd_step_run(struct apd_step *step, uint64_t number, const struct 
     tell(step, ADVPROP__V1__PHASE__PHASE_UPDATE);
     APD_TRY(update_weights(step, lr, err));
     APD_TRY(update_statistics(step, err));
+    APD_TRY(apd_params_average(step->params, step->config.optim.ema_decay, err));
     for (int branch = 0; branch < APD_BRANCHES; branch++)
         apd_tally_get_loss(step->tally, branch, &out->loss[branch]);
     apd_tally_get_receipts(step->tally, out->receipt);

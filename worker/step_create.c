@@ -29,13 +29,19 @@ void apd_step_destroy(struct apd_step **step)
     free_device(dead->be, dead->d_attack);
     free_device(dead->be, dead->x_shuffled);
     free_device(dead->be, dead->batch);
-    free_device(dead->be, dead->noise_label);
-    free_device(dead->be, dead->train_label);
+    free_device(dead->be, dead->label);
+    free_device(dead->be, dead->label2);
+    free_device(dead->be, dead->keep);
+    free_device(dead->be, dead->mixed);
+    free_device(dead->be, dead->d_mixed);
     free_device(dead->be, dead->noise_weight);
     free_device(dead->be, dead->train_weight);
     free(dead->gradient);
     free(dead->noise_segments);
     free(dead->aux_label);
+    free(dead->host.label);
+    free(dead->host.keep);
+    free(dead->partner);
     free(dead->pool_host);
     apd_shuffle_destroy(&dead->shuffle);
     apd_tally_destroy(&dead->tally);
@@ -112,7 +118,7 @@ static enum apd_code make_weights(struct apd_step *step, struct apd_err *err)
                                                      : step->config.train.weight_adv);
     APD_GO(step->be->ops->upload_floats(step->be, step->train_weight, host, (size_t)n, err));
     for (size_t i = 0; i < noise; i++)
-        host[i] = (float)step->config.train.weight_noise;
+        host[i] = step->config.attack.reuse_gradients ? (float)step->config.train.weight_noise : 1;
     APD_GO(step->be->ops->upload_floats(step->be, step->noise_weight, host, noise, err));
 done:
     free(host);
@@ -131,20 +137,48 @@ static enum apd_code make_buffers(struct apd_step *step, struct apd_err *err)
     APD_TRY(device_bytes(step, lanes * aux * image, &step->x_shuffled, err));
     APD_TRY(device_bytes(step, slice * aux * image, &step->d_attack, err));
     APD_TRY(device_bytes(step, slice * per_lane * image, &step->batch, err));
-    APD_TRY(device_bytes(step, slice * aux * sizeof(int32_t), &step->noise_label, err));
-    APD_TRY(device_bytes(step, slice * per_lane * sizeof(int32_t), &step->train_label, err));
     APD_TRY(device_bytes(step, apd_net_sums(step->net, sets * step->slice_lanes) * sizeof(double),
                          &step->train_sums, err));
     step->noise_sums = calloc((size_t)step->noise_passes + 1, sizeof *step->noise_sums);
-    step->aux_label = malloc((2 * lanes * aux + slice * per_lane) * sizeof(int32_t));
+    step->aux_label = malloc((3 * lanes * aux + 1) * sizeof(int32_t));
     if (step->noise_sums == NULL || step->aux_label == NULL)
         return apd_fail(err, APD_NOMEM, "labels of %zu lanes", lanes);
     step->shuffled_label = step->aux_label + lanes * aux;
-    step->label = step->shuffled_label + lanes * aux;
+    step->attack_label = step->shuffled_label + lanes * aux;
     for (int k = 0; k < step->noise_passes; k++)
         APD_TRY(device_bytes(step, apd_net_sums(step->net, step->slice_lanes) * sizeof(double),
                              &step->noise_sums[k], err));
     return make_weights(step, err);
+}
+
+static enum apd_code make_targets(struct apd_step *step, struct apd_err *err)
+{
+    size_t n = (size_t)(step->slice_lanes * (step->clean + step->aux));
+
+    step->host.label = malloc(2 * n * sizeof *step->host.label);
+    step->host.keep = malloc(n * sizeof *step->host.keep);
+    if (step->host.label == NULL || step->host.keep == NULL)
+        return apd_fail(err, APD_NOMEM, "labels of %zu images", n);
+    step->host.label2 = step->host.label + n;
+    APD_TRY(device_bytes(step, n * sizeof *step->label, &step->label, err));
+    APD_TRY(device_bytes(step, n * sizeof *step->label2, &step->label2, err));
+    return device_bytes(step, n * step->be->elem_bytes, &step->keep, err);
+}
+
+static enum apd_code make_mixing(struct apd_step *step, struct apd_err *err)
+{
+    size_t clean = (size_t)step->clean, aux = (size_t)step->aux;
+    size_t noise = (size_t)step->slice_lanes * aux, lane = clean > aux ? clean : aux;
+    size_t image = step->pixels * step->be->elem_bytes;
+
+    if (step->config.mix.kind == APD_MIX_NONE)
+        return APD_OK;
+    step->partner = malloc(2 * lane * sizeof *step->partner);
+    if (step->partner == NULL)
+        return apd_fail(err, APD_NOMEM, "partners of %zu images", lane);
+    step->inverse = step->partner + lane;
+    APD_TRY(device_bytes(step, noise * image, &step->d_mixed, err));
+    return device_bytes(step, (noise > clean ? noise : clean) * image, &step->mixed, err);
 }
 
 static enum apd_code make_gradients(struct apd_step *step, struct apd_err *err)
@@ -233,7 +267,10 @@ enum apd_code apd_step_create(const struct apd_step_setup *setup, struct apd_ste
     apd_config_lane_split(setup->config, &clean, &aux);
     step->clean = (int)clean;
     step->aux = (int)aux;
+    step->aux_row = setup->config->train.mode == APD_MODE_ADVPROP ? 0 : step->clean;
     step->noise_passes = aux > 0 ? (int)setup->config->attack.steps : 0;
+    if (setup->config->attack.bn_mode == APD_BN_MODE_TRAIN)
+        step->noise_records = step->noise_passes;
     step->slice_lanes = apd_step_is_full(step) ? step->lane_count : 1;
     step->slices = step->lane_count / step->slice_lanes;
     /* Pixels live in [-1, 1]: 1/255 of the 0..255 range is 2/255 here. */
@@ -241,13 +278,17 @@ enum apd_code apd_step_create(const struct apd_step_setup *setup, struct apd_ste
     step->attack_step = setup->config->attack.step * 2 / 255;
     if (step->attack_step < step->eps / (double)setup->config->attack.steps)
         step->attack_step = step->eps / (double)setup->config->attack.steps;
+    if (setup->config->attack.goal == APD_GOAL_TARGETED)
+        step->attack_step = -step->attack_step;
 
     APD_GO(make_segments(step, err));
     APD_GO(make_network(step, setup->eval_images, err));
     APD_GO(apd_tally_create(step->net, step->params, step->comm, step->lane_count,
-                            step->noise_passes, &step->tally, err));
+                            step->noise_records, &step->tally, err));
     APD_GO(make_gradients(step, err));
     APD_GO(make_buffers(step, err));
+    APD_GO(make_targets(step, err));
+    APD_GO(make_mixing(step, err));
     APD_GO(make_pool(step, err));
     APD_GO(make_shuffle(step, err));
     *out = step;

@@ -1,10 +1,17 @@
-/* What a step consists of; shared by step.c (the step) and step_create.c (its making), by nobody
- * else. */
+/* What a step consists of; shared by step.c (the step), step_mix.c (its mixing) and step_create.c
+ * (its making), by nobody else. */
 #ifndef APD_WORKER_STEP_PRIVATE_H
 #define APD_WORKER_STEP_PRIVATE_H
 
+#include "worker/mix.h"
 #include "worker/shuffle.h"
 #include "worker/step.h"
+
+/* Of a run of images, on the host: the target is keep of label and the rest of label2. */
+struct apd_step_labels {
+    int32_t *label, *label2;
+    float *keep;
+};
 
 struct apd_step {
     struct apd_config config;
@@ -20,9 +27,12 @@ struct apd_step {
     int lanes, lane_first, lane_count; /* V, and this worker's */
     int clean, aux;                    /* images of a lane's slice */
     int slices, slice_lanes;
-    int noise_passes; /* K, 0 in vanilla mode */
-    size_t pixels;    /* of one image */
-    double eps, attack_step;
+    int noise_passes;  /* K, 0 in vanilla mode */
+    int noise_records; /* noise passes that move the running statistics: K or 0 */
+    int aux_row;       /* a lane's first auxiliary image; in mode advprop they are its clean ones */
+    size_t pixels;     /* of one image */
+    double eps, attack_step; /* attack_step < 0: down the loss */
+    uint64_t number;         /* of the step in flight */
 
     struct apd_segment *noise_segments, *train_segments;
     double **noise_sums; /* [K] device, of the slice in flight */
@@ -31,10 +41,16 @@ struct apd_step {
     void *gradient_block;
     void *x_aux, *x_attack, *d_attack, *x_shuffled; /* aux images of all lanes; d: of a slice */
     void *batch;                                    /* P2 input of a slice */
-    int32_t *noise_label, *train_label;             /* device, of a slice */
     void *noise_weight, *train_weight;              /* device, of a slice */
     int32_t *aux_label, *shuffled_label;            /* host, aux images of all lanes */
-    int32_t *label;                                 /* host, of a slice */
+    int32_t *attack_label;                          /* host, what noise passes are told */
+    /* Targets of the pass in flight, of a slice. label2 and keep: of mixed images. */
+    struct apd_step_labels host;
+    int32_t *label, *label2; /* device */
+    void *keep;              /* device */
+    /* Only with mix.kind: */
+    void *mixed, *d_mixed;      /* images of a slice */
+    int32_t *partner, *inverse; /* host, of a lane */
     struct apd_bn_pool pool;
     double *pool_host;
 };
@@ -43,5 +59,14 @@ static inline int apd_step_is_full(const struct apd_step *step)
 {
     return step->config.bn.sync == APD_BN_SYNC_FULL;
 }
+
+/* Mixes the n images that a lane of this worker has in one pass (apd_mix_place) from src to dst;
+ * at.label is read, the others are written, [n] each. */
+APD_MUST_USE enum apd_code apd_step_mix(struct apd_step *step, int lane, int pass, int n,
+                                        const void *src, void *dst, struct apd_step_labels at,
+                                        struct apd_err *err);
+/* Gradient of the mixed images -> of the images that were mixed. */
+APD_MUST_USE enum apd_code apd_step_unmix(struct apd_step *step, int lane, int pass, int n,
+                                          const void *d_mixed, void *d_images, struct apd_err *err);
 
 #endif

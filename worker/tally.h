@@ -33,7 +33,7 @@ struct apd_step_receipt {
 
 struct apd_tally;
 
-/* lanes: of this worker. noise_passes: K. */
+/* lanes: of this worker. noise_passes: those that move running statistics. */
 APD_MUST_USE enum apd_code apd_tally_create(struct apd_net *net, struct apd_params *params,
                                             struct apd_comm *comm, int lanes, int noise_passes,
                                             struct apd_tally **out, struct apd_err *err);

@@ -35,7 +35,7 @@ enum apd_code apd_tool_data_plan(struct apd_job *job, uint32_t epoch, uint64_t s
     for (uint64_t step = first; step < first + steps; step++)
         for (uint32_t lane = 0; lane < desc.lanes; lane++) {
             print_images(plan, step, lane, 0, clean, "clean");
-            print_images(plan, step, lane, clean, aux, "aux");
+            print_images(plan, step, lane, desc.lane_batch - aux, aux, "aux");
         }
     apd_plan_destroy(&plan);
     if (fflush(stdout) != 0 || ferror(stdout))

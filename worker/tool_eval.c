@@ -138,7 +138,8 @@ enum apd_code apd_tool_eval(struct apd_job *job, const struct apd_eval_options *
     APD_TRY(find_checkpoint(job, options, path, sha256, err));
     APD_TRY(apd_job_open_data(job, err));
     APD_TRY(apd_job_make_network(job, err));
-    APD_TRY(apd_checkpoint_load_model(path, sha256[0] != '\0' ? sha256 : NULL, job->params, err));
+    APD_TRY(apd_checkpoint_load_model(path, sha256[0] != '\0' ? sha256 : NULL,
+                                      job->config.optim.ema_decay > 0, job->params, err));
     APD_GO(apd_net_create(job->params, (int)job->config.eval.batch, 1, &net, err));
     apd_net_set_bn_eps(net, job->config.bn.eps);
     for (int set = 0; set < (job->params->has_aux ? APD_BN_SETS : 1); set++)

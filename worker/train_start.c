@@ -81,10 +81,10 @@ static enum apd_code load_state(struct run *run, struct apd_err *err)
     APD_TRY(apd_params_init(params, (uint64_t)run->config->seed, (int)run->config->model.zero_init,
                             err));
     if (run->config->init_from[0] != '\0') {
-        APD_TRY(apd_checkpoint_load_model(run->config->init_from, NULL, params, err));
+        APD_TRY(apd_checkpoint_load_model(run->config->init_from, NULL, 0, params, err));
         apd_log(APD_LOG_INFO, "initialised", "path=\"%s\"", run->config->init_from);
     }
-    return APD_OK;
+    return apd_params_start_ema(params, err);
 }
 
 static void on_phase(void *ctx, Advprop__V1__Phase phase)
@@ -150,7 +150,8 @@ static enum apd_code prepare(struct run *run, struct apd_err *err)
     APD_TRY(apd_plan_create(&run->plan_desc, &run->plan, err));
     APD_TRY(apd_plan_digest(run->plan, run->plan_digest, err));
     apd_lr_schedule_init(&run->schedule, run->config, run->plan_desc.samples);
-    return apd_job_make_network(run->job, err);
+    APD_TRY(apd_job_make_network(run->job, err));
+    return run->config->optim.ema_decay > 0 ? apd_params_add_ema(run->job->params, err) : APD_OK;
 }
 
 enum apd_code run_start(struct run *run, const struct apd_wireup *wireup, int rank,

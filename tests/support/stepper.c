@@ -73,14 +73,17 @@ void stepper_init(struct stepper *stepper, struct apd_backend *be, const struct 
     memset(stepper, 0, sizeof *stepper);
     stepper->be = be;
     stepper->config = *config;
-    stepper->rows = (size_t)shape->lanes * (size_t)(shape->clean + shape->aux);
+    stepper->rows = (size_t)config->train.batch;
     stepper->pixels_per_image = (size_t)shape->c * (size_t)(shape->px * shape->px);
     assert_int_equal(apd_arch_build(shape->arch, shape->width, config->model.stem == APD_STEM_SMALL,
                                     image, CLASSES, &stepper->arch, &err),
                      APD_OK);
     assert_int_equal(apd_params_create(be, &stepper->arch, shape->aux > 0, &stepper->params, &err),
                      APD_OK);
+    if (config->optim.ema_decay > 0)
+        assert_int_equal(apd_params_add_ema(stepper->params, &err), APD_OK);
     assert_int_equal(apd_params_init(stepper->params, (uint64_t)config->seed, 0, &err), APD_OK);
+    assert_int_equal(apd_params_start_ema(stepper->params, &err), APD_OK);
     assert_int_equal(apd_comm_self(&stepper->comm, &err), APD_OK);
     setup.params = stepper->params;
     setup.comm = stepper->comm;
@@ -98,12 +101,13 @@ void stepper_init(struct stepper *stepper, struct apd_backend *be, const struct 
             stepper->pixels[r * stepper->pixels_per_image + p] =
                 (uint8_t)(apd_mix64(r * stepper->pixels_per_image + p + 77) >> 20);
     }
-    stepper->data = (struct apd_step_data){.lane_count = (uint32_t)shape->lanes,
-                                           .lane_batch = (uint32_t)(shape->clean + shape->aux),
-                                           .pixels = stepper->pixels,
-                                           .labels = stepper->labels,
-                                           .sample = stepper->sample,
-                                           .epoch = stepper->epoch};
+    stepper->data =
+        (struct apd_step_data){.lane_count = (uint32_t)shape->lanes,
+                               .lane_batch = (uint32_t)(stepper->rows / (size_t)shape->lanes),
+                               .pixels = stepper->pixels,
+                               .labels = stepper->labels,
+                               .sample = stepper->sample,
+                               .epoch = stepper->epoch};
 }
 
 void stepper_fini(struct stepper *stepper)

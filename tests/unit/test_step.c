@@ -149,6 +149,59 @@ static void update_divides_each_set_by_its_weighted_count(void **state)
     stepper_fini(&stepper);
 }
 
+static void gradients_that_are_dropped_are_not_counted(void **state)
+{
+    struct apd_config config;
+    struct stepper stepper;
+
+    (void)state;
+    stepper_config(&config, &stepper_tiny);
+    config.attack.reuse_gradients = 0;
+    stepper_init(&stepper, stepper_ref64(), &config, &stepper_tiny);
+    assert_true(apd_step_count(stepper.step, APD_SET_SHARED) == 8 + 3);
+    assert_true(apd_step_count(stepper.step, APD_SET_MAIN) == 8);
+    assert_true(apd_step_count(stepper.step, APD_SET_AUX) == 3);
+    stepper_fini(&stepper);
+}
+
+static void average_follows_weights_and_statistics(void **state)
+{
+    struct apd_config config;
+    struct stepper stepper;
+    size_t n[2];
+    float *at[3][2];
+
+    (void)state;
+    stepper_config(&config, &stepper_tiny);
+    config.optim.ema_decay = 0.75;
+    stepper_init(&stepper, stepper_ref64(), &config, &stepper_tiny);
+    for (int t = 0; t < 3; t++) {
+        if (t > 0)
+            stepper_run(&stepper, (uint64_t)t, 0.1, NULL);
+        at[t][0] = stepper_values(&stepper, stepper.params->weights, 0, &n[0]);
+        at[t][1] = stepper_values(&stepper, stepper.params->stats, 1, &n[1]);
+    }
+    apd_params_swap_ema(stepper.params);
+    for (int stats = 0; stats < 2; stats++) {
+        void *flat = stats ? stepper.params->stats : stepper.params->weights;
+        float *found = stepper_values(&stepper, flat, stats, &n[stats]);
+
+        for (size_t i = 0; i < n[stats]; i++) {
+            double expected =
+                0.5625 * at[0][stats][i] + 0.1875 * at[1][stats][i] + 0.25 * at[2][stats][i];
+
+            assert_true(fabs(found[i] - expected) < 1e-6);
+        }
+        free(found);
+    }
+    apd_params_swap_ema(stepper.params);
+    for (int t = 0; t < 3; t++) {
+        free(at[t][0]);
+        free(at[t][1]);
+    }
+    stepper_fini(&stepper);
+}
+
 static void failed_step_leaves_everything_as_it_was(void **state)
 {
     struct apd_config config;
@@ -225,6 +278,8 @@ int main(void)
         cmocka_unit_test(other_thread_counts_give_the_same_first_gradient),
         cmocka_unit_test(same_step_twice_is_bitwise_equal),
         cmocka_unit_test(update_divides_each_set_by_its_weighted_count),
+        cmocka_unit_test(gradients_that_are_dropped_are_not_counted),
+        cmocka_unit_test(average_follows_weights_and_statistics),
         cmocka_unit_test(failed_step_leaves_everything_as_it_was),
         cmocka_unit_test(gradient_that_is_not_finite_is_refused),
         cmocka_unit_test(synchronised_lanes_equal_one_big_lane),

@@ -87,6 +87,49 @@ static void two_noise_passes_equal_finite_differences(void **state)
     stepper_fini(&stepper);
 }
 
+/* Mode advprop: attack by running statistics, gradients of noise passes dropped. */
+static void paired_attack_equals_finite_differences(void **state)
+{
+    const struct stepper_shape shape = {"resnet18", 2, 1, 8, 2, 4, 4};
+    struct apd_config config;
+    struct stepper stepper;
+    int places[APD_SETS] = {0};
+
+    (void)state;
+    stepper_config(&config, &shape);
+    config.train.mode = APD_MODE_ADVPROP;
+    config.train.batch = 8;
+    config.train.weight_noise = 0; /* stepper_run adds up what is differentiated */
+    config.attack.steps = 2;
+    config.attack.goal = APD_GOAL_TARGETED;
+    config.attack.bn_mode = APD_BN_MODE_EVAL;
+    config.attack.reuse_gradients = 0;
+    config.bn.momentum = 0; /* or the attack would be another one at each call */
+    stepper_init(&stepper, stepper_ref64(), &config, &shape);
+    assert_true(check_weight_gradients(&stepper, 40, places) < 1e-6);
+    stepper_fini(&stepper);
+}
+
+static void mixed_images_equal_finite_differences(void **state)
+{
+    static const int64_t kinds[] = {APD_MIX_MIXUP, APD_MIX_CUTMIX};
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct apd_config config;
+        struct stepper stepper;
+        int places[APD_SETS] = {0};
+
+        stepper_config(&config, &stepper_tiny);
+        config.mix.kind = kinds[i];
+        config.mix.noise = config.mix.adv = 1;
+        config.train.label_smoothing = 0.1;
+        stepper_init(&stepper, stepper_ref64(), &config, &stepper_tiny);
+        assert_true(check_weight_gradients(&stepper, 40, places) < 1e-6);
+        stepper_fini(&stepper);
+    }
+}
+
 static void synchronised_bn_equals_finite_differences(void **state)
 {
     struct apd_config config;
@@ -204,6 +247,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gradients_of_every_parameter_set_equal_finite_differences),
         cmocka_unit_test(two_noise_passes_equal_finite_differences),
+        cmocka_unit_test(paired_attack_equals_finite_differences),
+        cmocka_unit_test(mixed_images_equal_finite_differences),
         cmocka_unit_test(synchronised_bn_equals_finite_differences),
         cmocka_unit_test(imagenet_stem_equals_finite_differences),
         cmocka_unit_test(image_gradient_equals_finite_differences),

@@ -83,8 +83,52 @@ void apd_params_destroy(struct apd_params **params)
         dead->be->ops->free(dead->be, dead->momentum);
     if (dead->stats != NULL)
         dead->be->ops->free(dead->be, dead->stats);
+    if (dead->ema_weights != NULL)
+        dead->be->ops->free(dead->be, dead->ema_weights);
+    if (dead->ema_stats != NULL)
+        dead->be->ops->free(dead->be, dead->ema_stats);
     free(dead);
     *params = NULL;
+}
+
+enum apd_code apd_params_add_ema(struct apd_params *params, struct apd_err *err)
+{
+    struct apd_backend *be = params->be;
+
+    APD_TRY(be->ops->alloc(be, params->count * be->elem_bytes, &params->ema_weights, err));
+    return be->ops->alloc(be, params->stats_count * be->elem_bytes, &params->ema_stats, err);
+}
+
+enum apd_code apd_params_start_ema(struct apd_params *params, struct apd_err *err)
+{
+    return apd_params_average(params, 0, err);
+}
+
+enum apd_code apd_params_average(struct apd_params *params, double decay, struct apd_err *err)
+{
+    struct apd_backend *be = params->be;
+
+    if (params->ema_weights == NULL)
+        return APD_OK;
+    APD_TRY(be->ops->average(be, params->count, decay, params->weights, params->ema_weights, err));
+    return be->ops->average(be, params->stats_count, decay, params->stats, params->ema_stats, err);
+}
+
+static void swap(void **a, void **b)
+{
+    void *held = *a;
+
+    *a = *b;
+    *b = held;
+}
+
+void apd_params_swap_ema(struct apd_params *params)
+{
+    if (params->ema_weights == NULL)
+        return;
+    swap(&params->weights, &params->ema_weights);
+    swap(&params->stats, &params->ema_stats);
+    params->be->ops->weights_changed(params->be);
 }
 
 /* Order: for each layer conv.weight, then the BN's 4 vectors, then the auxiliary BN's 4; then fc.

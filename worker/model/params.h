@@ -1,5 +1,6 @@
-/* Parameters of a network: three flat device arrays of equal layout (weights, momentum, one
- * gradient per lane) and one of running statistics, and the table of what lies where.
+/* Parameters of a network: flat device arrays of equal layout (weights, momentum, one gradient per
+ * lane) and one of running statistics, the exponential average of weights and statistics if there
+ * is one, and the table of what lies where.
  *
  *   weights: [ shared: convolutions, fc.weight, fc.bias | main: gamma, beta of main BN | aux ]
  *
@@ -39,6 +40,7 @@ struct apd_params {
     size_t count;       /* elements of the weights */
     size_t stats_count; /* elements of the statistics */
     void *weights, *momentum, *stats;
+    void *ema_weights, *ema_stats; /* NULL: no average */
 };
 
 /* Makes the convolutions and the arrays; contents are zero. `arch` has to outlive the object. */
@@ -52,6 +54,17 @@ void apd_params_destroy(struct apd_params **params);
  * block. */
 APD_MUST_USE enum apd_code apd_params_init(struct apd_params *params, uint64_t seed, int zero_init,
                                            struct apd_err *err);
+
+/* Makes room for the average. */
+APD_MUST_USE enum apd_code apd_params_add_ema(struct apd_params *params, struct apd_err *err);
+/* average = weights and statistics as they are. The three below do nothing without an average. */
+APD_MUST_USE enum apd_code apd_params_start_ema(struct apd_params *params, struct apd_err *err);
+/* average = decay * average + (1 - decay) * value. */
+APD_MUST_USE enum apd_code apd_params_average(struct apd_params *params, double decay,
+                                              struct apd_err *err);
+/* Lets the average change places with weights and statistics, for an evaluation; once more: back.
+ */
+void apd_params_swap_ema(struct apd_params *params);
 
 /* One named tensor in canonical layout. */
 struct apd_tensor_info {
