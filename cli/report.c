@@ -55,9 +55,10 @@ void apd_report_print(const json_t *status, const char *run_dir, double images_p
     const json_t *checkpoint = json_object_get(status, "checkpoint");
     char number[APD_NUMBER_MAX];
 
-    fprintf(out, "\n%s with %s: %llu epochs, %s steps\n", apd_field_text(status, "model"),
+    fprintf(out, "\n%s with %s: %llu epoch%s, %s steps\n", apd_field_text(status, "model"),
             apd_field_text(status, "mode"),
             (unsigned long long)apd_field_u64(status, "epochs_total"),
+            apd_field_u64(status, "epochs_total") == 1 ? "" : "s",
             apd_grouped(apd_field_u64(status, "step"), number));
     print_accuracy("clean accuracy, main BN", newest(evaluations, "main", 0), out);
     print_accuracy("clean accuracy, aux BN", newest(evaluations, "aux", 0), out);

@@ -98,7 +98,8 @@ def test_twenty_random_kills_end_bitwise_where_an_undisturbed_run_ends(tiny_data
 
 def test_drained_run_goes_on_bitwise(tiny_data, workdir):
     config = support.write_config(workdir / "run.yaml", tiny_data, train={"epochs": 3},
-                                  log={"per_step": True})
+                                  log={"per_step": True}, mix={"kind": "mixup"},
+                                  optim={"ema_decay": 0.99})
     support.run("train", config, "--workers", 2, "--run", workdir / "straight", "--quiet")
     process = support.start("train", config, "--workers", 2, "--run", workdir / "drained", "--quiet")
     support.wait_for_step(workdir / "drained", 4, process)

@@ -1,7 +1,15 @@
 """The number of workers does not change the result."""
 import signal
 
+import pytest
 import support
+
+VARIANTS = {
+    "fast_advprop": {},
+    "advprop, cutmix, average": {"train": {"mode": "advprop"}, "attack": {"steps": 2},
+                                 "mix": {"kind": "cutmix", "noise": True, "adv": True},
+                                 "optim": {"ema_decay": 0.9}},
+}
 
 
 def train(config, run_dir, workers, *overrides, check=0):
@@ -9,9 +17,11 @@ def train(config, run_dir, workers, *overrides, check=0):
                        check=check)
 
 
-def test_one_two_and_four_workers_end_bitwise_equal_after_fifty_steps(tiny_data, workdir):
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_one_two_and_four_workers_end_bitwise_equal_after_fifty_steps(tiny_data, workdir, variant):
+    limits = {"train": {"epochs": 4, "max_steps": 50}}
     config = support.write_config(workdir / "run.yaml", tiny_data,
-                                  train={"epochs": 4, "max_steps": 50})
+                                  **support.merged(VARIANTS[variant], limits))
     states = []
     for workers in (1, 2, 4):
         train(config, workdir / f"w{workers}", workers)
