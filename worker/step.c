@@ -7,11 +7,8 @@
  *   slice's batch in P2:  [ clean of lane 0 | adv of lane 0 | clean of lane 1 | ... ]
  *
  * Each slice has its own gradient; they are summed over lanes and workers in tree order. */
-#include "base/rng.h"
 #include "worker/step_private.h"
 #include "worker/tree.h"
-
-#include <string.h>
 
 enum { BUCKET_ELEMS = 1 << 20 };
 
@@ -23,77 +20,6 @@ static void tell(const struct apd_step *step, Advprop__V1__Phase phase)
 
 /* ---------------------------------------------------------------- the passes */
 
-static struct apd_step_labels labels_at(const struct apd_step *step, int i)
-{
-    return (struct apd_step_labels){step->host.label + i, step->host.label2 + i,
-                                    step->host.keep + i};
-}
-
-/* The host's labels of n images as the targets of a pass. */
-static enum apd_code upload_targets(struct apd_step *step, int n, int mixed, const void *weight,
-                                    struct apd_targets *out, struct apd_err *err)
-{
-    const struct apd_backend_ops *ops = step->be->ops;
-    size_t bytes = (size_t)n * sizeof(int32_t);
-
-    *out = (struct apd_targets){
-        .label = step->label, .weight = weight, .smoothing = step->config.train.label_smoothing};
-    APD_TRY(ops->upload(step->be, step->label, step->host.label, bytes, err));
-    if (!mixed)
-        return APD_OK;
-    out->label2 = step->label2;
-    out->keep = step->keep;
-    APD_TRY(ops->upload(step->be, step->label2, step->host.label2, bytes, err));
-    return ops->upload_floats(step->be, step->keep, step->host.keep, (size_t)n, err);
-}
-
-/* Labels that noise passes are told: the true ones, or random ones to aim at. */
-static void choose_attack_labels(struct apd_step *step, const struct apd_step_data *data,
-                                 size_t row, size_t place)
-{
-    uint32_t classes = (uint32_t)step->params->arch->classes;
-
-    for (size_t i = 0; i < (size_t)step->aux; i++) {
-        uint32_t label = (uint32_t)step->aux_label[place + i];
-
-        if (step->config.attack.goal == APD_GOAL_TARGETED) {
-            struct apd_philox v = apd_rng((uint64_t)step->config.seed, APD_RNG_ATTACK_TARGET,
-                                          data->epoch[row + i], data->sample[row + i], 0);
-
-            label = (label + apd_below(v.v[0], classes)) % classes;
-        }
-        step->attack_label[place + i] = (int32_t)label;
-    }
-}
-
-/* Normalised auxiliary images of all lanes, and the same plus noise. */
-static enum apd_code pack_aux(struct apd_step *step, const struct apd_step_data *data,
-                              struct apd_err *err)
-{
-    struct apd_philox draw =
-        apd_rng((uint64_t)step->config.seed, APD_RNG_NOISE_CHOICE, 0, step->number, 0);
-    int noisy = (double)apd_uniform(draw.v[0]) < step->config.attack.noise_prob;
-    size_t bytes = step->pixels * step->be->elem_bytes;
-
-    for (int lane = 0; lane < step->lane_count; lane++) {
-        size_t row = (size_t)lane * data->lane_batch + (size_t)step->aux_row;
-        size_t place = (size_t)lane * (size_t)step->aux;
-        struct apd_noise noise = {.sample = data->sample + row,
-                                  .epoch = data->epoch + row,
-                                  .seed = (uint64_t)step->config.seed,
-                                  .purpose = APD_RNG_NOISE,
-                                  .range = step->eps};
-
-        APD_TRY(step->be->ops->input_pack(step->be, step->aux, step->pixels,
-                                          data->pixels + row * step->pixels, noisy ? &noise : NULL,
-                                          (char *)step->x_aux + place * bytes,
-                                          (char *)step->x_attack + place * bytes, err));
-        memcpy(step->aux_label + place, data->labels + row, (size_t)step->aux * sizeof(int32_t));
-        choose_attack_labels(step, data, row, place);
-    }
-    return APD_OK;
-}
-
 /* What the pass says about running statistics. bn.sync none: lane 0 alone moves them, as rank 0
  * does in the authors' code. */
 static enum apd_code tally_bn(struct apd_step *step, int lane, int record,
@@ -102,38 +28,6 @@ static enum apd_code tally_bn(struct apd_step *step, int lane, int record,
     if (step->config.bn.sync == APD_BN_SYNC_NONE && step->lane_first + lane != 0)
         return APD_OK;
     return apd_tally_bn(step->tally, lane, record, pass->sums, segment, pass->segments, err);
-}
-
-/* What noise pass k of a slice sees: the images at `at` as they are, or mixed. */
-static enum apd_code noise_input(struct apd_step *step, int slice, int k, const void *at,
-                                 struct apd_pass *pass, struct apd_targets *targets,
-                                 struct apd_err *err)
-{
-    int first_lane = slice * step->slice_lanes, mixed = (int)step->config.mix.noise;
-    size_t bytes = (size_t)step->aux * step->pixels * step->be->elem_bytes; /* of a lane */
-
-    pass->images = mixed ? step->mixed : at;
-    pass->d_images = mixed ? step->d_mixed : step->d_attack;
-    memcpy(step->host.label, step->attack_label + first_lane * step->aux,
-           (size_t)pass->n * sizeof(int32_t));
-    for (int i = 0; mixed && i < step->slice_lanes; i++)
-        APD_TRY(apd_step_mix(step, first_lane + i, APD_MIX_NOISE_0 + k, step->aux,
-                             (const char *)at + (size_t)i * bytes,
-                             (char *)step->mixed + (size_t)i * bytes,
-                             labels_at(step, i * step->aux), err));
-    return upload_targets(step, pass->n, mixed, step->noise_weight, targets, err);
-}
-
-/* Leaves the gradient of the images at `at` in d_attack. */
-static enum apd_code image_gradient(struct apd_step *step, int slice, int k, struct apd_err *err)
-{
-    size_t bytes = (size_t)step->aux * step->pixels * step->be->elem_bytes;
-
-    for (int i = 0; step->config.mix.noise && i < step->slice_lanes; i++)
-        APD_TRY(apd_step_unmix(step, slice * step->slice_lanes + i, APD_MIX_NOISE_0 + k, step->aux,
-                               (char *)step->d_mixed + (size_t)i * bytes,
-                               (char *)step->d_attack + (size_t)i * bytes, err));
-    return APD_OK;
 }
 
 /* Forward and backward on the perturbed images and one attack step; K times. */
@@ -157,10 +51,10 @@ static enum apd_code noise_pass(struct apd_step *step, int slice, struct apd_err
             .targets = &targets,
             .d_weights = step->config.attack.reuse_gradients ? step->gradient[slice] : NULL};
 
-        APD_TRY(noise_input(step, slice, k, at, &pass, &targets, err));
+        APD_TRY(apd_step_noise_input(step, slice, k, at, &pass, &targets, err));
         APD_TRY(apd_net_forward(step->net, &pass, err));
         APD_TRY(apd_net_backward(step->net, &pass, loss, err));
-        APD_TRY(image_gradient(step, slice, k, err));
+        APD_TRY(apd_step_image_gradient(step, slice, k, err));
         APD_TRY(ops->attack_step(step->be, elems, clean, at, step->d_attack, step->attack_step,
                                  step->eps, at, err));
         for (int i = 0; i < step->slice_lanes; i++) {
@@ -170,58 +64,6 @@ static enum apd_code noise_pass(struct apd_step *step, int slice, struct apd_err
         }
     }
     return APD_OK;
-}
-
-/* A lane's clean images: normalised, mixed if asked for. */
-static enum apd_code fill_clean(struct apd_step *step, int lane, const struct apd_step_data *data,
-                                void *to, struct apd_step_labels at, struct apd_err *err)
-{
-    size_t row = (size_t)lane * data->lane_batch;
-    int mixed = step->config.mix.kind != APD_MIX_NONE;
-
-    memcpy(at.label, data->labels + row, (size_t)step->clean * sizeof *at.label);
-    APD_TRY(step->be->ops->input_pack(step->be, step->clean, step->pixels,
-                                      data->pixels + row * step->pixels, NULL,
-                                      mixed ? step->mixed : to, NULL, err));
-    if (!mixed)
-        return APD_OK;
-    return apd_step_mix(step, lane, APD_MIX_CLEAN, step->clean, step->mixed, to, at, err);
-}
-
-/* A lane's share of the shuffled attacked images. */
-static enum apd_code fill_adv(struct apd_step *step, int lane, void *to, struct apd_step_labels at,
-                              struct apd_err *err)
-{
-    size_t bytes = (size_t)step->aux * step->pixels * step->be->elem_bytes;
-    const void *from = (char *)step->x_shuffled + (size_t)lane * bytes;
-
-    memcpy(at.label, step->shuffled_label + lane * step->aux, (size_t)step->aux * sizeof *at.label);
-    if (step->config.mix.adv)
-        return apd_step_mix(step, lane, APD_MIX_ADV, step->aux, from, to, at, err);
-    memcpy(at.label2, at.label, (size_t)step->aux * sizeof *at.label);
-    for (int i = 0; i < step->aux; i++)
-        at.keep[i] = 1;
-    return step->be->ops->copy(step->be, to, from, bytes, err);
-}
-
-/* The slice's batch of clean and attacked images. */
-static enum apd_code fill_batch(struct apd_step *step, int slice, const struct apd_step_data *data,
-                                struct apd_targets *targets, struct apd_err *err)
-{
-    int per_lane = step->clean + step->aux;
-    size_t bytes = step->pixels * step->be->elem_bytes;
-
-    for (int i = 0; i < step->slice_lanes; i++) {
-        int lane = slice * step->slice_lanes + i, clean = i * per_lane, adv = clean + step->clean;
-
-        APD_TRY(fill_clean(step, lane, data, (char *)step->batch + (size_t)clean * bytes,
-                           labels_at(step, clean), err));
-        if (step->aux > 0)
-            APD_TRY(fill_adv(step, lane, (char *)step->batch + (size_t)adv * bytes,
-                             labels_at(step, adv), err));
-    }
-    return upload_targets(step, per_lane * step->slice_lanes, step->config.mix.kind != APD_MIX_NONE,
-                          step->train_weight, targets, err);
 }
 
 static enum apd_code train_pass(struct apd_step *step, int slice, const struct apd_step_data *data,
@@ -240,7 +82,7 @@ static enum apd_code train_pass(struct apd_step *step, int slice, const struct a
                             .d_weights = step->gradient[slice]};
     struct apd_loss loss[APD_MAX_SEGMENTS];
 
-    APD_TRY(fill_batch(step, slice, data, &targets, err));
+    APD_TRY(apd_step_fill_batch(step, slice, data, &targets, err));
     APD_TRY(apd_net_forward(step->net, &pass, err));
     APD_TRY(apd_net_backward(step->net, &pass, loss, err));
     for (int s = 0; s < pass.segments; s++) {
@@ -350,7 +192,7 @@ static enum apd_code attack_lanes(struct apd_step *step, const struct apd_step_d
                                   struct apd_err *err)
 {
     tell(step, ADVPROP__V1__PHASE__PHASE_NOISE_PASS);
-    APD_TRY(pack_aux(step, data, err));
+    APD_TRY(apd_step_pack_aux(step, data, err));
     for (int slice = 0; slice < step->slices; slice++)
         APD_TRY(noise_pass(step, slice, err));
     return APD_OK;

@@ -1,5 +1,5 @@
-/* What a step consists of; shared by step.c (the step), step_mix.c (its mixing) and step_create.c
- * (its making), by nobody else. */
+/* What a step consists of; shared by step.c (the step), step_input.c (what its passes see) and
+ * step_create.c (its making), by nobody else. */
 #ifndef APD_WORKER_STEP_PRIVATE_H
 #define APD_WORKER_STEP_PRIVATE_H
 
@@ -60,13 +60,22 @@ static inline int apd_step_is_full(const struct apd_step *step)
     return step->config.bn.sync == APD_BN_SYNC_FULL;
 }
 
-/* Mixes the n images that a lane of this worker has in one pass (apd_mix_place) from src to dst;
- * at.label is read, the others are written, [n] each. */
-APD_MUST_USE enum apd_code apd_step_mix(struct apd_step *step, int lane, int pass, int n,
-                                        const void *src, void *dst, struct apd_step_labels at,
-                                        struct apd_err *err);
-/* Gradient of the mixed images -> of the images that were mixed. */
-APD_MUST_USE enum apd_code apd_step_unmix(struct apd_step *step, int lane, int pass, int n,
-                                          const void *d_mixed, void *d_images, struct apd_err *err);
+/* step_input.c: */
+
+/* Normalised auxiliary images of all lanes, and the same plus noise, in x_aux and x_attack. */
+APD_MUST_USE enum apd_code apd_step_pack_aux(struct apd_step *step,
+                                             const struct apd_step_data *data, struct apd_err *err);
+/* What noise pass k of a slice sees: the images at `at` as they are, or mixed. Sets images,
+ * d_images and targets of the pass. */
+APD_MUST_USE enum apd_code apd_step_noise_input(struct apd_step *step, int slice, int k,
+                                                const void *at, struct apd_pass *pass,
+                                                struct apd_targets *targets, struct apd_err *err);
+/* After the pass: leaves the gradient of the images at `at` in d_attack. */
+APD_MUST_USE enum apd_code apd_step_image_gradient(struct apd_step *step, int slice, int k,
+                                                   struct apd_err *err);
+/* The slice's batch of clean and attacked images and its targets. */
+APD_MUST_USE enum apd_code apd_step_fill_batch(struct apd_step *step, int slice,
+                                               const struct apd_step_data *data,
+                                               struct apd_targets *targets, struct apd_err *err);
 
 #endif
