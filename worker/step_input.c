@@ -92,9 +92,9 @@ static void choose_attack_labels(struct apd_step *step, const struct apd_step_da
 enum apd_code apd_step_pack_aux(struct apd_step *step, const struct apd_step_data *data,
                                 struct apd_err *err)
 {
-    struct apd_philox draw =
+    struct apd_philox choice =
         apd_rng((uint64_t)step->config.seed, APD_RNG_NOISE_CHOICE, 0, step->number, 0);
-    int noisy = (double)apd_uniform(draw.v[0]) < step->config.attack.noise_prob;
+    int noisy = (double)apd_uniform(choice.v[0]) < step->config.attack.noise_prob;
     size_t bytes = step->pixels * step->be->elem_bytes;
 
     for (int lane = 0; lane < step->lane_count; lane++) {
