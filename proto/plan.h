@@ -12,13 +12,15 @@
  *
  * The order, exactly (key64(v) = v[0] | v[1] << 32; rng and permute are those of base/rng.h):
  *
- *   shard order   K = key64(apd_rng(seed, APD_RNG_PLAN_SHARDS, e, 0, 0))
- *                 the t-th shard of the epoch is apd_permute(K, S, t); the epoch's line is the
- * samples of these shards one after another, places 0 .. N - 1 stream c      places [start, start +
- * length), q = N / V, r = N mod V, start = c q + min(c, r), length = q + (c < r) window k      of
- * stream c, k = i / window, covers its places [k window, k window + n), n = min(window, length - k
- * window) L = key64(apd_rng(seed, APD_RNG_PLAN_WINDOW, e, c << 32 | k, 0)) the sample    is the one
- * at place start + k window + apd_permute(L, n, i mod window) */
+ *   shard order   K = key64(apd_rng(seed, APD_RNG_PLAN_SHARDS, e, 0, 0));
+ *                 the t-th shard of the epoch is apd_permute(K, S, t);
+ *                 the epoch's line is their samples one after another, places 0 .. N - 1
+ *   stream c      places [start, start + length), with q = N / V, r = N mod V:
+ *                 start = c q + min(c, r), length = q + (c < r)
+ *   window k      of stream c, k = i / window, covers its places [k window, k window + n),
+ *                 n = min(window, length - k window)
+ *                 L = key64(apd_rng(seed, APD_RNG_PLAN_WINDOW, e, c << 32 | k, 0))
+ *   the sample    is the one at place start + k window + apd_permute(L, n, i mod window) */
 #ifndef APD_PROTO_PLAN_H
 #define APD_PROTO_PLAN_H
 
