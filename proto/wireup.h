@@ -13,8 +13,7 @@ struct apd_wireup {
     uint32_t magic;
     uint32_t port;
     uint64_t generation;
-    uint32_t
-        failed; /* the coordinator cannot go on, `text` says why; workers leave with `status` */
+    uint32_t failed; /* the coordinator cannot go on: `text`; workers leave with `status` */
     int32_t status;
     char text[512];
     uint8_t secret[APD_SECRET_BYTES];
