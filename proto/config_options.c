@@ -52,8 +52,9 @@ static const char *const goal_words[] = {"untargeted", "targeted", NULL};
 static const char *const bn_mode_words[] = {"train", "eval", NULL};
 static const char *const mix_words[] = {"none", "mixup", "cutmix", NULL};
 
-static const char *const arch_words[] = {"resnet18",  "resnet34",  "resnet50",
-                                         "resnet101", "resnet152", NULL};
+static const char *const arch_words[] = {
+    "resnet18",        "resnet34",         "resnet50",        "resnet101",        "resnet152",
+    "resnext50_32x4d", "resnext101_32x8d", "wide_resnet50_2", "wide_resnet101_2", NULL};
 static const char *const format_words[] = {"idx", NULL};
 static const char *const level_words[] = {"error", "warn", "info", "debug", "trace", NULL};
 static const char *const device_words[] = {"auto", "cpu", "ref", NULL};

@@ -20,11 +20,11 @@ static void networks_have_as_many_parameters_as_torchvision(void **state)
     static const struct {
         const char *name;
         size_t parameters;
-    } networks[] = {{"resnet18", 11689512},
-                    {"resnet34", 21797672},
-                    {"resnet50", 25557032},
-                    {"resnet101", 44549160},
-                    {"resnet152", 60192808}};
+    } networks[] = {{"resnet18", 11689512},         {"resnet34", 21797672},
+                    {"resnet50", 25557032},         {"resnet101", 44549160},
+                    {"resnet152", 60192808},        {"resnext50_32x4d", 25028904},
+                    {"resnext101_32x8d", 88791336}, {"wide_resnet50_2", 68883240},
+                    {"wide_resnet101_2", 126886696}};
     struct apd_arch *arch = malloc(sizeof *arch);
     struct apd_err err;
 
@@ -49,6 +49,25 @@ static void unknown_network_and_small_image_are_refused(void **state)
     assert_non_null(strstr(err.msg, "resnet19"));
     assert_int_equal(apd_arch_build("resnet18", 64, 0, speck, 10, arch, &err), APD_CONFIG);
     assert_int_equal(apd_arch_build("resnet18", 64, 0, imagenet, 1, arch, &err), APD_CONFIG);
+    free(arch);
+}
+
+static void groups_of_no_whole_number_of_channels_are_refused(void **state)
+{
+    struct apd_arch *arch = malloc(sizeof *arch);
+    struct apd_err err;
+
+    (void)state;
+    assert_int_equal(apd_arch_build("resnext50_32x4d", 24, 1, imagenet, 10, arch, &err),
+                     APD_CONFIG);
+    assert_non_null(strstr(err.msg, "24 * 4 / 64 = 1.5 channels: expected a multiple of 16"));
+    assert_int_equal(apd_arch_build("resnext101_32x8d", 4, 1, imagenet, 10, arch, &err),
+                     APD_CONFIG);
+    assert_int_equal(apd_arch_build("resnext101_32x8d", 24, 1, imagenet, 10, arch, &err), APD_OK);
+    assert_int_equal(arch->layer[2].shape.groups, 32); /* layer1.0.conv2 */
+    assert_int_equal(arch->layer[2].shape.in.c, 96);
+    assert_int_equal(apd_arch_build("wide_resnet50_2", 1, 1, imagenet, 10, arch, &err), APD_OK);
+    assert_int_equal(arch->layer[2].shape.in.c, 2);
     free(arch);
 }
 
@@ -166,6 +185,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(networks_have_as_many_parameters_as_torchvision),
         cmocka_unit_test(unknown_network_and_small_image_are_refused),
+        cmocka_unit_test(groups_of_no_whole_number_of_channels_are_refused),
         cmocka_unit_test(fresh_weights_have_the_deviation_of_kaiming_fan_out),
         cmocka_unit_test(step_schedule_falls_at_its_milestones_after_a_warm_up),
         cmocka_unit_test(cosine_schedule_ends_near_zero_whatever_max_steps),

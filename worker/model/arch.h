@@ -1,5 +1,6 @@
-/* Networks as data: ResNets (He et al. 2015; stride in the 3x3 of the bottleneck, "v1.5") with
- * torchvision's parameter names. A description lists layers with their shapes; it owns no parameter
+/* Networks as data: ResNets (He et al. 2015; stride in the 3x3 of the bottleneck, "v1.5"), ResNeXts
+ * (Xie et al. 2016) and Wide ResNets (Zagoruyko and Komodakis 2016), with torchvision's names of
+ * networks and parameters. A description lists layers with their shapes; it owns no parameter
  * and knows no backend. */
 #ifndef APD_WORKER_MODEL_ARCH_H
 #define APD_WORKER_MODEL_ARCH_H
@@ -40,9 +41,10 @@ struct apd_arch {
     struct apd_block block[APD_MAX_BLOCKS];
 };
 
-/* name: resnet18/34/50/101/152; width: channels of the stem (64 is standard); small_stem: 3x3
- * stride 1 and no pool, for images of 28 to 64 px. APD_CONFIG for an unknown name or an image too
- * small. */
+/* name: torchvision's; width: channels of the stem and planes of the first stage (64 is standard);
+ * small_stem: 3x3 stride 1 and no pool, for images of 28 to 64 px. APD_CONFIG for an unknown name,
+ * an image too small, or a width at which the groups of a ResNeXt would have no whole number of
+ * channels. */
 APD_MUST_USE enum apd_code apd_arch_build(const char *name, int width, int small_stem,
                                           struct apd_shape image, int classes, struct apd_arch *out,
                                           struct apd_err *err);
