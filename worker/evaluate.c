@@ -6,6 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What becomes of one image. Doubles only: the workers add their lists, in which every image is
+ * zero on all but one of them. */
+struct verdict {
+    double loss, top1, top5; /* of the worst restart; 0 or 1: right in all of them */
+    double label;
+    double workers; /* that evaluated it */
+};
+
+#define VERDICT_DOUBLES (sizeof(struct verdict) / sizeof(double))
+
 /* Buffers of one evaluation. */
 struct bench {
     const struct apd_evaluation *ev;
@@ -19,7 +29,9 @@ struct bench {
     int32_t *host_label;
     float *host_weight;
     uint64_t *sample;
-    uint32_t *epoch;
+    uint32_t *restart;
+    struct apd_loss *loss;   /* host, [batch]: each image's */
+    struct verdict *verdict; /* host, [images] */
 };
 
 static void free_bench(struct bench *bench)
@@ -33,7 +45,9 @@ static void free_bench(struct bench *bench)
     free(bench->host_label);
     free(bench->host_weight);
     free(bench->sample);
-    free(bench->epoch);
+    free(bench->restart);
+    free(bench->loss);
+    free(bench->verdict);
 }
 
 static enum apd_code make_bench(const struct apd_evaluation *ev, struct bench *bench,
@@ -58,24 +72,23 @@ static enum apd_code make_bench(const struct apd_evaluation *ev, struct bench *b
     bench->host_label = malloc(n * sizeof *bench->host_label);
     bench->host_weight = malloc(n * sizeof *bench->host_weight);
     bench->sample = malloc(n * sizeof *bench->sample);
-    bench->epoch = calloc(n, sizeof *bench->epoch);
+    bench->restart = malloc(n * sizeof *bench->restart);
+    bench->loss = malloc(n * sizeof *bench->loss);
+    bench->verdict = calloc(bench->images, sizeof *bench->verdict);
     if (bench->bytes == NULL || bench->host_label == NULL || bench->host_weight == NULL ||
-        bench->sample == NULL || bench->epoch == NULL)
-        return apd_fail(err, APD_NOMEM, "evaluation batch of %zu images", n);
+        bench->sample == NULL || bench->restart == NULL || bench->loss == NULL ||
+        bench->verdict == NULL)
+        return apd_fail(err, APD_NOMEM, "evaluation of %llu images in batches of %zu",
+                        (unsigned long long)bench->images, n);
     return APD_OK;
 }
 
 /* Images [first, first + count) and padding up to the batch. */
-static enum apd_code load_batch(struct bench *bench, uint64_t first, int count, struct apd_err *err)
+static enum apd_code read_batch(struct bench *bench, uint64_t first, int count, struct apd_err *err)
 {
     const struct apd_evaluation *ev = bench->ev;
     const struct apd_backend_ops *ops = bench->be->ops;
     size_t n = (size_t)ev->batch;
-    struct apd_noise noise = {.sample = bench->sample,
-                              .epoch = bench->epoch,
-                              .seed = ev->seed,
-                              .purpose = APD_RNG_EVAL_ATTACK,
-                              .range = ev->attack_eps * 2 / 255};
 
     for (int i = 0; i < ev->batch; i++) {
         uint8_t *pixels = bench->bytes + (size_t)i * bench->pixels;
@@ -90,12 +103,28 @@ static enum apd_code load_batch(struct bench *bench, uint64_t first, int count, 
             memset(pixels, 0, bench->pixels);
     }
     APD_TRY(ops->upload(bench->be, bench->label, bench->host_label, n * sizeof(int32_t), err));
-    APD_TRY(ops->upload_floats(bench->be, bench->weight, bench->host_weight, n, err));
-    return ops->input_pack(bench->be, ev->batch, bench->pixels, bench->bytes,
-                           ev->attack_steps > 0 ? &noise : NULL, bench->x, bench->at, err);
+    return ops->upload_floats(bench->be, bench->weight, bench->host_weight, n, err);
 }
 
-static enum apd_code run_batch(struct bench *bench, struct apd_loss *out, struct apd_err *err)
+/* The batch as the network gets it, at the start of the attack if there is one. */
+static enum apd_code start_batch(struct bench *bench, int restart, struct apd_err *err)
+{
+    const struct apd_evaluation *ev = bench->ev;
+    struct apd_noise noise = {.sample = bench->sample,
+                              .epoch = bench->restart,
+                              .seed = ev->seed,
+                              .purpose = APD_RNG_EVAL_ATTACK,
+                              .range = ev->attack_eps * 2 / 255};
+
+    for (int i = 0; i < ev->batch; i++)
+        bench->restart[i] = (uint32_t)restart;
+    return bench->be->ops->input_pack(bench->be, ev->batch, bench->pixels, bench->bytes,
+                                      ev->attack_steps > 0 ? &noise : NULL, bench->x, bench->at,
+                                      err);
+}
+
+/* Attacks the batch; leaves its logits in the network. */
+static enum apd_code run_batch(struct bench *bench, struct apd_err *err)
 {
     const struct apd_evaluation *ev = bench->ev;
     struct apd_segment seg = {0, ev->batch, ev->set};
@@ -106,55 +135,130 @@ static enum apd_code run_batch(struct bench *bench, struct apd_loss *out, struct
                             .images = bench->at,
                             .targets = &targets,
                             .d_images = bench->d_x};
+    struct apd_loss ignored;
 
     for (int k = 0; k < ev->attack_steps; k++) {
         APD_TRY(apd_net_forward(ev->net, &pass, err));
-        APD_TRY(apd_net_backward(ev->net, &pass, out, err));
+        APD_TRY(apd_net_backward(ev->net, &pass, &ignored, err));
         APD_TRY(bench->be->ops->attack_step(bench->be, (size_t)ev->batch * bench->pixels, bench->x,
                                             bench->at, bench->d_x, ev->attack_step * 2 / 255,
                                             ev->attack_eps * 2 / 255, bench->at, err));
     }
-    pass.d_images = NULL;
-    APD_TRY(apd_net_forward(ev->net, &pass, err));
-    return apd_net_backward(ev->net, &pass, out, err);
+    return apd_net_forward(ev->net, &pass, err);
 }
 
-static enum apd_code add_batch(struct bench *bench, uint64_t first, int count, double totals[4],
-                               struct apd_err *err)
+/* The loss of every image: a segment each. */
+static enum apd_code judge_batch(struct bench *bench, struct apd_err *err)
 {
     const struct apd_evaluation *ev = bench->ev;
-    size_t classes = (size_t)ev->params->arch->classes;
-    struct apd_loss loss;
+    struct apd_segment each[APD_MAX_SEGMENTS];
+    int classes = ev->params->arch->classes, n;
+    size_t elem = bench->be->elem_bytes;
 
-    APD_TRY(load_batch(bench, first, count, err));
-    APD_TRY(run_batch(bench, &loss, err));
-    if (ev->logits != NULL)
-        APD_TRY(bench->be->ops->download_floats(bench->be, ev->logits + first * classes,
-                                                apd_net_logits(ev->net), (size_t)count * classes,
-                                                err));
-    totals[0] += loss.ce_sum;
-    totals[1] += (double)loss.images;
-    totals[2] += (double)loss.top1;
-    totals[3] += (double)loss.top5;
+    for (int i = 0; i < APD_MAX_SEGMENTS; i++)
+        each[i] = (struct apd_segment){i, 1, ev->set};
+    for (int at = 0; at < ev->batch; at += n) {
+        const char *logits = apd_net_logits(ev->net), *weight = bench->weight;
+        struct apd_targets targets = {.label = bench->label + at,
+                                      .weight = weight + (size_t)at * elem};
+
+        n = ev->batch - at < APD_MAX_SEGMENTS ? ev->batch - at : APD_MAX_SEGMENTS;
+        logits += (size_t)at * (size_t)classes * elem;
+        APD_TRY(bench->be->ops->softmax_ce(bench->be, n, classes, logits, &targets, each, n,
+                                           bench->loss + at, NULL, err));
+    }
     return APD_OK;
 }
 
-static enum apd_code share_of_worker(struct bench *bench, double totals[4], struct apd_err *err)
+static void note_restart(struct verdict *verdict, const struct apd_loss *loss)
+{
+    if (loss->ce_sum > verdict->loss || isnan(loss->ce_sum))
+        verdict->loss = loss->ce_sum;
+    verdict->top1 = verdict->top1 > 0 && loss->top1 > 0;
+    verdict->top5 = verdict->top5 > 0 && loss->top5 > 0;
+}
+
+static enum apd_code evaluate_batch(struct bench *bench, uint64_t first, int count,
+                                    struct apd_err *err)
+{
+    const struct apd_evaluation *ev = bench->ev;
+    size_t classes = (size_t)ev->params->arch->classes;
+    int restarts = ev->restarts > 1 ? ev->restarts : 1;
+
+    APD_TRY(read_batch(bench, first, count, err));
+    for (int i = 0; i < count; i++)
+        bench->verdict[first + (uint64_t)i] =
+            (struct verdict){.top1 = 1, .top5 = 1, .label = bench->host_label[i], .workers = 1};
+    for (int r = 0; r < restarts; r++) {
+        APD_TRY(start_batch(bench, r, err));
+        APD_TRY(run_batch(bench, err));
+        APD_TRY(judge_batch(bench, err));
+        for (int i = 0; i < count; i++)
+            note_restart(&bench->verdict[first + (uint64_t)i], &bench->loss[i]);
+    }
+    if (ev->logits == NULL)
+        return APD_OK;
+    return bench->be->ops->download_floats(bench->be, ev->logits + first * classes,
+                                           apd_net_logits(ev->net), (size_t)count * classes, err);
+}
+
+static enum apd_code share_of_worker(struct bench *bench, struct apd_err *err)
 {
     const struct apd_evaluation *ev = bench->ev;
     uint64_t rank = (uint64_t)ev->comm->rank, size = (uint64_t)ev->comm->size;
     uint64_t end = (rank + 1) * bench->images / size, batch = (uint64_t)ev->batch;
 
     for (uint64_t at = rank * bench->images / size; at < end; at += batch)
-        APD_TRY(add_batch(bench, at, (int)(end - at < batch ? end - at : batch), totals, err));
+        APD_TRY(evaluate_batch(bench, at, (int)(end - at < batch ? end - at : batch), err));
+    return APD_OK;
+}
+
+/* Every worker learns what became of all images. */
+static enum apd_code exchange(struct bench *bench, struct apd_err *err)
+{
+    const struct apd_evaluation *ev = bench->ev;
+
+    APD_TRY(
+        apd_comm_sum(ev->comm, bench->verdict, bench->images * VERDICT_DOUBLES, APD_SUM_F64, err));
+    if (ev->logits == NULL)
+        return APD_OK;
+    return apd_comm_sum(ev->comm, ev->logits, bench->images * (size_t)ev->params->arch->classes,
+                        APD_SUM_F32, err);
+}
+
+static void add_verdict(struct apd_loss *to, const struct verdict *verdict)
+{
+    to->ce_sum += verdict->loss;
+    to->images++;
+    to->top1 += verdict->top1 > 0;
+    to->top5 += verdict->top5 > 0;
+}
+
+static enum apd_code add_up(const struct bench *bench, struct apd_loss *out, struct apd_err *err)
+{
+    struct apd_loss *by_class = bench->ev->by_class;
+
+    *out = (struct apd_loss){0};
+    if (by_class != NULL)
+        memset(by_class, 0, (size_t)bench->ev->params->arch->classes * sizeof *by_class);
+    for (uint64_t i = 0; i < bench->images; i++) {
+        const struct verdict *verdict = &bench->verdict[i];
+
+        if (verdict->workers != 1)
+            return apd_fail(err, APD_BUG, "image %llu was evaluated by %g workers",
+                            (unsigned long long)i, verdict->workers);
+        add_verdict(out, verdict);
+        if (by_class != NULL)
+            add_verdict(&by_class[(size_t)verdict->label], verdict);
+    }
     return APD_OK;
 }
 
 enum apd_code apd_evaluate(const struct apd_evaluation *evaluation, struct apd_loss *out,
                            struct apd_err *err)
 {
-    double totals[5] = {0}; /* ce_sum images top1 top5, workers that failed */
     struct apd_err local_err = {0}, *local = &local_err;
+    double failed; /* workers */
     struct bench bench;
     enum apd_code mine, rc;
 
@@ -163,27 +267,20 @@ enum apd_code apd_evaluate(const struct apd_evaluation *evaluation, struct apd_l
         memset(evaluation->logits, 0,
                bench.images * (size_t)evaluation->params->arch->classes * sizeof(float));
     if (mine == APD_OK)
-        mine = share_of_worker(&bench, totals, local);
-    totals[4] = mine != APD_OK;
-    APD_GO(apd_comm_sum(evaluation->comm, totals, 5, APD_SUM_F64, err));
+        mine = share_of_worker(&bench, local);
+    failed = mine != APD_OK;
+    APD_GO(apd_comm_sum(evaluation->comm, &failed, 1, APD_SUM_F64, err));
     if (mine != APD_OK) {
         rc = mine;
         *err = local_err;
         goto done;
     }
-    if (totals[4] > 0) {
+    if (failed > 0) {
         rc = apd_fail(err, APD_PEER, "evaluation: another worker failed");
         goto done;
     }
-    /* Each image's row is zero on all workers but one. */
-    if (evaluation->logits != NULL)
-        APD_GO(apd_comm_sum(evaluation->comm, evaluation->logits,
-                            bench.images * (size_t)evaluation->params->arch->classes, APD_SUM_F32,
-                            err));
-    out->ce_sum = totals[0];
-    out->images = llround(totals[1]);
-    out->top1 = llround(totals[2]);
-    out->top5 = llround(totals[3]);
+    APD_GO(exchange(&bench, err));
+    APD_GO(add_up(&bench, out, err));
 done:
     free_bench(&bench);
     return rc;

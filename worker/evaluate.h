@@ -1,7 +1,8 @@
 /* Evaluation: top-1, top-5 and loss of a network on a data set, by main or auxiliary BN (running
  * statistics), clean or under a PGD attack, spread over the workers. Every image is counted exactly
  * once: worker w has images [w N / W, (w + 1) N / W), the last batch is filled with images of
- * weight 0. */
+ * weight 0. Sums are made over single images in their order, so that the number of workers does not
+ * change them. docs/evaluation.md */
 #ifndef APD_WORKER_EVALUATE_H
 #define APD_WORKER_EVALUATE_H
 
@@ -23,11 +24,14 @@ struct apd_evaluation {
     enum apd_bn_set set;
     int attack_steps;               /* PGD steps up the loss from a random start; 0: clean images */
     double attack_eps, attack_step; /* 1/255 pixel units */
-    uint64_t seed;                  /* of the random start */
-    float *logits;                  /* NULL, or [images][classes]: filled on every worker */
+    int restarts;  /* attacks that an image has to survive, each from a start of its own; 0: one */
+    uint64_t seed; /* of the random starts */
+    float *logits; /* NULL, or [images][classes], of the last restart: filled on every worker */
+    struct apd_loss *by_class; /* NULL, or [classes]: overwritten on every worker */
 };
 
-/* Collective. *out: over all images. */
+/* Collective. *out: over all images; of an image that is attacked more than once the largest loss,
+ * and it is right (top-1, top-5) if it was right every time. */
 APD_MUST_USE enum apd_code apd_evaluate(const struct apd_evaluation *evaluation,
                                         struct apd_loss *out, struct apd_err *err);
 
