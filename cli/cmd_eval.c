@@ -8,10 +8,10 @@
 
 struct eval_args {
     const char *run_dir, *checkpoint, *config, *bn, *logits;
-    long workers, steps, images;
+    long workers, steps, restarts, images;
     const char *eps, *step; /* checked numbers; NULL: the configuration's */
-    int attack, json;
-    int tuned; /* --steps, --eps or --step was given */
+    int attack, per_class, json;
+    int tuned; /* --steps, --eps, --step or --restarts was given */
 };
 
 enum {
@@ -22,7 +22,9 @@ enum {
     KEY_STEPS,
     KEY_EPS,
     KEY_STEP,
+    KEY_RESTARTS,
     KEY_IMAGES,
+    KEY_PER_CLASS,
     KEY_LOGITS
 };
 
@@ -35,7 +37,10 @@ static const struct argp_option options[] = {
     {"steps", KEY_STEPS, "K", 0, "steps of pgd (10)", 0},
     {"eps", KEY_EPS, "E", 0, "largest change of a pixel by pgd, in 1/255 (eval.attack_eps)", 0},
     {"step", KEY_STEP, "S", 0, "length of one step of pgd, in 1/255 (eval.attack_step)", 0},
+    {"restarts", KEY_RESTARTS, "R", 0,
+     "attacks that an image has to survive, each from another random start (1)", 0},
     {"images", KEY_IMAGES, "N", 0, "only the first N images of the test set", 0},
+    {"per-class", KEY_PER_CLASS, NULL, 0, "also the accuracy of each class", 0},
     {"logits", KEY_LOGITS, "FILE", 0, "also write the logits (safetensors)", 0},
     {"json", 'j', NULL, 0, "print the result as JSON", 0},
     {0},
@@ -60,7 +65,7 @@ static void check_args(const struct eval_args *args, struct argp_state *state)
     if ((args->checkpoint != NULL) != (args->config != NULL))
         argp_error(state, "--checkpoint FILE and --config RUN.yaml go together");
     if (args->tuned && !args->attack)
-        argp_error(state, "--steps, --eps and --step need --attack pgd");
+        argp_error(state, "--steps, --eps, --step and --restarts need --attack pgd");
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -94,6 +99,13 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         (void)apd_cli_real("step", arg, 0, state);
         args->step = arg;
         args->tuned = 1;
+        return 0;
+    case KEY_RESTARTS:
+        args->restarts = apd_cli_number("restarts", arg, 1, state);
+        args->tuned = 1;
+        return 0;
+    case KEY_PER_CLASS:
+        args->per_class = 1;
         return 0;
     case KEY_IMAGES:
         args->images = apd_cli_number("images", arg, 1, state);
@@ -157,9 +169,12 @@ static enum apd_code add_options(const struct eval_args *args, struct apd_comman
         APD_TRY(apd_command_line_add(line, err, "--attack-steps=%ld", args->steps));
         APD_TRY(add_pair(line, "--attack-eps", args->eps, err));
         APD_TRY(add_pair(line, "--attack-step", args->step, err));
+        APD_TRY(apd_command_line_add(line, err, "--attack-restarts=%ld", args->restarts));
     }
     if (args->images > 0)
         APD_TRY(apd_command_line_add(line, err, "--images=%ld", args->images));
+    if (args->per_class)
+        APD_TRY(apd_command_line_add(line, err, "--per-class"));
     APD_TRY(add_pair(line, "--logits", args->logits, err));
     if (args->json)
         APD_TRY(apd_command_line_add(line, err, "--json"));
@@ -168,7 +183,7 @@ static enum apd_code add_options(const struct eval_args *args, struct apd_comman
 
 int apd_cmd_eval(int argc, char **argv)
 {
-    struct eval_args args = {.workers = 1, .steps = 10};
+    struct eval_args args = {.workers = 1, .steps = 10, .restarts = 1};
     struct apd_command_line line = {0};
     struct apd_err err = {0};
 

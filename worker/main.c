@@ -46,7 +46,9 @@ enum {
     KEY_ATTACK_STEPS,
     KEY_ATTACK_EPS,
     KEY_ATTACK_STEP,
+    KEY_ATTACK_RESTARTS,
     KEY_IMAGES,
+    KEY_PER_CLASS,
     KEY_LOGITS,
     KEY_JSON,
     KEY_DATA_PLAN,
@@ -65,7 +67,9 @@ static const struct argp_option options[] = {
     {"attack-eps", KEY_ATTACK_EPS, "E", 0, "Size of the attack, 1/255 (default: eval.attack_eps)",
      1},
     {"attack-step", KEY_ATTACK_STEP, "E", 0, "Step, 1/255 (default: eval.attack_step)", 1},
+    {"attack-restarts", KEY_ATTACK_RESTARTS, "R", 0, "Attack so many times (default 1)", 1},
     {"images", KEY_IMAGES, "N", 0, "Only the first N images", 1},
+    {"per-class", KEY_PER_CLASS, NULL, 0, "Also the accuracy of each class", 1},
     {"logits", KEY_LOGITS, "FILE", 0, "Write the logits (safetensors, [images][classes])", 1},
     {"json", KEY_JSON, NULL, 0, "One JSON object a line", 1},
     {0, 0, NULL, 0, "Plan:", 2},
@@ -85,14 +89,24 @@ static uint64_t parse_count(struct argp_state *state, const char *name, const ch
     return value;
 }
 
-static double parse_positive(struct argp_state *state, const char *name, const char *text)
+static double parse_length(struct argp_state *state, const char *name, const char *text)
 {
     char *end;
     double value = strtod(text, &end);
 
-    if (end == text || *end != '\0' || !(value > 0))
-        argp_error(state, "--%s: expected a number over 0, found \"%s\"", name, text);
+    if (end == text || *end != '\0' || !(value >= 0))
+        argp_error(state, "--%s: expected a number of at least 0, found \"%s\"", name, text);
     return value;
+}
+
+/* The number of a restart has 24 bits in the counter of its random start. */
+static int parse_restarts(struct argp_state *state, const char *text)
+{
+    uint64_t value = parse_count(state, "attack-restarts", text);
+
+    if (value < 1 || value > 1 << 24)
+        argp_error(state, "--attack-restarts: expected 1 to %d, found %s", 1 << 24, text);
+    return (int)value;
 }
 
 static error_t parse_eval_option(int key, char *arg, struct argp_state *state,
@@ -111,10 +125,16 @@ static error_t parse_eval_option(int key, char *arg, struct argp_state *state,
         eval->attack_steps = (int)parse_count(state, "attack-steps", arg);
         break;
     case KEY_ATTACK_EPS:
-        eval->attack_eps = parse_positive(state, "attack-eps", arg);
+        eval->attack_eps = parse_length(state, "attack-eps", arg);
         break;
     case KEY_ATTACK_STEP:
-        eval->attack_step = parse_positive(state, "attack-step", arg);
+        eval->attack_step = parse_length(state, "attack-step", arg);
+        break;
+    case KEY_ATTACK_RESTARTS:
+        eval->attack_restarts = parse_restarts(state, arg);
+        break;
+    case KEY_PER_CLASS:
+        eval->per_class = 1;
         break;
     case KEY_IMAGES:
         eval->images = parse_count(state, "images", arg);
@@ -332,9 +352,9 @@ static enum apd_code tool(struct arguments *arguments, struct apd_job *job, stru
     APD_TRY(load_config(arguments, &job->config, err));
     if (arguments->mode == MODE_DATA_PLAN)
         return apd_tool_data_plan(job, arguments->epoch, arguments->steps, err);
-    if (arguments->eval.attack_eps == 0)
+    if (arguments->eval.attack_eps < 0)
         arguments->eval.attack_eps = job->config.eval.attack_eps;
-    if (arguments->eval.attack_step == 0)
+    if (arguments->eval.attack_step < 0)
         arguments->eval.attack_step = job->config.eval.attack_step;
     return apd_tool_eval(job, &arguments->eval, err);
 }
@@ -362,7 +382,11 @@ static int run_tool(struct arguments *arguments, struct apd_job *job)
 
 int main(int argc, char **argv)
 {
-    struct arguments arguments = {.steps = 1, .eval.sets = 1 << APD_BN_MAIN | 1 << APD_BN_AUX};
+    struct arguments arguments = {.steps = 1,
+                                  .eval = {.sets = 1 << APD_BN_MAIN | 1 << APD_BN_AUX,
+                                           .attack_eps = -1, /* the configuration's */
+                                           .attack_step = -1,
+                                           .attack_restarts = 1}};
     struct apd_job *job = calloc(1, sizeof *job);
     int status;
 

@@ -14,9 +14,10 @@ struct apd_eval_options {
     int sets;               /* bit APD_BN_MAIN, bit APD_BN_AUX */
     int attack_steps;
     double attack_eps, attack_step; /* 1/255 */
+    int attack_restarts;            /* at least 1 */
     uint64_t images;                /* 0: all */
     const char *logits;             /* file to write, or NULL */
-    int json;
+    int per_class, json;
 };
 
 /* Collective. Worker 0 prints to stdout. */

@@ -8,6 +8,7 @@
 #include "worker/safetensors.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,28 +59,94 @@ static enum apd_code write_logits(const struct apd_job *job, const char *path, c
     return apd_safetensors_write(path, &tensor, 1, &meta, 1, &bytes, sha256, err);
 }
 
-static enum apd_code print_result(const char *name, const struct apd_loss *loss, int json,
-                                  struct apd_err *err)
+/* Through one BN. */
+struct result {
+    const struct apd_eval_options *options;
+    char name[32];
+    struct apd_loss loss;
+    struct apd_loss *by_class; /* [classes], or NULL: not asked for */
+    int classes;
+};
+
+/* JSON has no NaN: a network that diverged, a class without images. */
+static json_t *real_or_null(double value)
 {
-    double n = loss->images > 0 ? (double)loss->images : 1;
+    return isfinite(value) ? json_real(value) : json_null();
+}
 
-    if (json) {
-        json_t *object =
-            json_pack("{s:s,s:I,s:I,s:I,s:f,s:f,s:f}", "name", name, "images",
-                      (json_int_t)loss->images, "top1", (json_int_t)loss->top1, "top5",
-                      (json_int_t)loss->top5, "top1_accuracy", (double)loss->top1 / n,
-                      "top5_accuracy", (double)loss->top5 / n, "loss", loss->ce_sum / n);
-        int failed = object == NULL || json_dumpf(object, stdout, JSON_COMPACT) != 0;
+static json_t *attack_json(const struct apd_eval_options *options)
+{
+    if (options->attack_steps == 0)
+        return json_null();
+    return json_pack("{s:i,s:f,s:f,s:i}", "steps", options->attack_steps, "eps",
+                     options->attack_eps, "step", options->attack_step, "restarts",
+                     options->attack_restarts);
+}
 
-        json_decref(object);
-        if (failed)
-            return apd_fail_errno(err, "writing the result");
-        putchar('\n');
-    } else {
-        printf("%-12s top-1 %6.2f %%   top-5 %6.2f %%   loss %.4f   %lld images\n", name,
-               100 * (double)loss->top1 / n, 100 * (double)loss->top5 / n, loss->ce_sum / n,
-               (long long)loss->images);
+static json_t *class_json(int number, const struct apd_loss *loss)
+{
+    return json_pack("{s:i,s:I,s:I,s:o}", "class", number, "images", (json_int_t)loss->images,
+                     "top1", (json_int_t)loss->top1, "top1_accuracy",
+                     real_or_null((double)loss->top1 / (double)loss->images));
+}
+
+static enum apd_code print_json(const struct result *result, struct apd_err *err)
+{
+    const struct apd_loss *loss = &result->loss;
+    double n = (double)loss->images;
+    json_t *list = result->by_class != NULL ? json_array() : NULL;
+    json_t *object = json_pack(
+        "{s:s,s:I,s:I,s:I,s:f,s:f,s:o,s:o,s:o*}", "name", result->name, "images",
+        (json_int_t)loss->images, "top1", (json_int_t)loss->top1, "top5", (json_int_t)loss->top5,
+        "top1_accuracy", (double)loss->top1 / n, "top5_accuracy", (double)loss->top5 / n, "loss",
+        real_or_null(loss->ce_sum / n), "attack", attack_json(result->options), "classes", list);
+    int failed = object == NULL;
+
+    for (int c = 0; result->by_class != NULL && c < result->classes && !failed; c++)
+        failed = json_array_append_new(list, class_json(c, &result->by_class[c])) != 0;
+    failed = failed || json_dumpf(object, stdout, JSON_COMPACT) != 0;
+    json_decref(object);
+    if (failed)
+        return apd_fail_errno(err, "writing the result");
+    putchar('\n');
+    return APD_OK;
+}
+
+static void print_classes(const struct result *result)
+{
+    printf("  class  images   right  accuracy\n");
+    for (int c = 0; c < result->classes; c++) {
+        const struct apd_loss *loss = &result->by_class[c];
+
+        printf("  %5d  %6lld  %6lld  ", c, (long long)loss->images, (long long)loss->top1);
+        if (loss->images > 0)
+            printf("%6.2f %%\n", 100 * (double)loss->top1 / (double)loss->images);
+        else
+            printf("       -\n");
     }
+}
+
+static void print_text(const struct result *result)
+{
+    const struct apd_loss *loss = &result->loss;
+    double n = (double)loss->images;
+
+    printf("%-12s top-1 %6.2f %%   top-5 %6.2f %%   loss %.4f   %lld images", result->name,
+           100 * (double)loss->top1 / n, 100 * (double)loss->top5 / n, loss->ce_sum / n,
+           (long long)loss->images);
+    if (result->options->attack_restarts > 1)
+        printf("   worst of %d restarts", result->options->attack_restarts);
+    printf("\n");
+    if (result->by_class != NULL)
+        print_classes(result);
+}
+
+static enum apd_code print_result(const struct result *result, struct apd_err *err)
+{
+    if (result->options->json)
+        APD_TRY(print_json(result, err));
+    else
+        print_text(result);
     return fflush(stdout) == 0 ? APD_OK : apd_fail_errno(err, "writing the result");
 }
 
@@ -97,29 +164,38 @@ static enum apd_code eval_set(struct apd_job *job, struct apd_net *net,
                                         .attack_steps = options->attack_steps,
                                         .attack_eps = options->attack_eps,
                                         .attack_step = options->attack_step,
+                                        .restarts = options->attack_restarts,
                                         .seed = (uint64_t)job->config.seed};
     uint64_t images = options->images > 0 && options->images < job->test->samples
                           ? options->images
                           : job->test->samples;
-    struct apd_loss loss;
-    char name[32];
-    enum apd_code rc;
+    struct result result = {.options = options, .classes = job->arch.classes};
+    size_t classes = (size_t)job->arch.classes;
+    enum apd_code rc = APD_OK;
 
-    if (options->logits != NULL) {
-        evaluation.logits = malloc(images * (size_t)job->arch.classes * sizeof(float));
-        if (evaluation.logits == NULL)
-            return apd_fail(err, APD_NOMEM, "logits of %llu images", (unsigned long long)images);
+    if (options->per_class) {
+        result.by_class = malloc(classes * sizeof *result.by_class);
+        if (result.by_class == NULL)
+            return apd_fail(err, APD_NOMEM, "results of %zu classes", classes);
     }
-    APD_GO(apd_evaluate(&evaluation, &loss, err));
-    (void)snprintf(name, sizeof name, "%s", set_names[set]);
+    evaluation.by_class = result.by_class;
+    if (options->logits != NULL) {
+        evaluation.logits = malloc(images * classes * sizeof(float));
+        if (evaluation.logits == NULL)
+            APD_GO(apd_fail(err, APD_NOMEM, "logits of %llu images", (unsigned long long)images));
+    }
+    APD_GO(apd_evaluate(&evaluation, &result.loss, err));
+    (void)snprintf(result.name, sizeof result.name, "%s", set_names[set]);
     if (options->attack_steps > 0)
-        (void)snprintf(name, sizeof name, "%s-pgd%d", set_names[set], options->attack_steps);
+        (void)snprintf(result.name, sizeof result.name, "%s-pgd%d", set_names[set],
+                       options->attack_steps);
     if (job->comm->rank == 0) {
-        APD_GO(print_result(name, &loss, options->json, err));
+        APD_GO(print_result(&result, err));
         if (options->logits != NULL)
             APD_GO(write_logits(job, options->logits, evaluation.logits, images, err));
     }
 done:
+    free(result.by_class);
     free(evaluation.logits);
     return rc;
 }
@@ -135,6 +211,9 @@ enum apd_code apd_tool_eval(struct apd_job *job, const struct apd_eval_options *
         options->sets != 1 << APD_BN_AUX)
         return apd_fail(err, APD_USAGE,
                         "--logits writes one BN's logits: add --bn main or --bn aux");
+    if (options->logits != NULL && options->attack_restarts > 1)
+        return apd_fail(err, APD_USAGE, "--logits writes the logits of one attack, not of %d",
+                        options->attack_restarts);
     APD_TRY(find_checkpoint(job, options, path, sha256, err));
     APD_TRY(apd_job_open_data(job, err));
     APD_TRY(apd_job_make_network(job, err));

@@ -46,6 +46,7 @@ def test_unknown_word_names_the_nearest(advprop, arguments, nearest):
     ["train", "x.yaml", "y.yaml", "--workers", "1", "--run", "d"], ["status", "/nonexistent"],
     ["status", "a", "b"], ["watch", "--interval", "x"], ["watch", "--interval", "nan"], ["eval"],
     ["eval", "--checkpoint", "f"], ["eval", "d", "--bn", "both"], ["eval", "d", "--steps", "3"],
+    ["eval", "d", "--restarts", "3"], ["eval", "d", "--attack", "pgd", "--restarts", "0"],
     ["data", "plan"], ["config", "check"],
 ])
 def test_wrong_usage_is_64(advprop, arguments, tmp_path):
