@@ -36,7 +36,7 @@ struct apd_config {
     int64_t seed;
 
     struct {
-        char arch[32]; /* resnet18 ... resnet152 */
+        char arch[32]; /* a name of the table in worker/model/arch.c */
         int64_t width; /* channels of the stem; 64 is the standard network */
         int64_t stem;  /* enum apd_stem */
         int64_t zero_init;
