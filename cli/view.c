@@ -113,6 +113,8 @@ static void view_workers(const json_t *list, FILE *out)
                 (unsigned long long)apd_field_u64(worker, "step"), lanes,
                 apd_field(worker, "images_per_s"), apd_field(worker, "silent_ms") / 1000,
                 apd_field_text(worker, "backend"));
+        if (*apd_field_text(worker, "detail") != '\0')
+            fprintf(out, "      waits for %s\n", apd_field_text(worker, "detail"));
     }
 }
 
@@ -136,6 +138,9 @@ void apd_view_status(const json_t *status, FILE *out)
         fputc('\n', out);
     }
     view_checkpoint(json_object_get(status, "checkpoint"), out);
+    if (apd_field_u64(status, "bad_samples") > 0)
+        fprintf(out, LABEL "%llu left out, see bad_samples.jsonl\n", "bad samples",
+                (unsigned long long)apd_field_u64(status, "bad_samples"));
     if (*apd_field_text(status, "first_cause") != '\0')
         fprintf(out, LABEL "%s\n", "first cause", apd_field_text(status, "first_cause"));
     view_workers(json_object_get(status, "worker"), out);

@@ -303,6 +303,7 @@ void apd_coord_destroy(struct apd_coord **coord)
     apd_report_fini(&dead->report);
     apd_event_ring_fini(&dead->events);
     apd_checkpoints_fini(&dead->checkpoints);
+    apd_bad_samples_fini(&dead->bad);
     free(dead->shard_worker);
     free(dead->shard_worker_at);
     free(dead->run_dir);

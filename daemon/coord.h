@@ -45,6 +45,7 @@ void apd_coord_destroy(struct apd_coord **coord);
 void apd_coord_recall_receipt(struct apd_coord *coord, const Advprop__V1__Receipt *receipt);
 void apd_coord_recall_evaluation(struct apd_coord *coord,
                                  const Advprop__V1__Evaluation *evaluation);
+void apd_coord_recall_bad_sample(struct apd_coord *coord, uint64_t sample);
 
 /* Workers. A connection is a number of the world's; it is known to the logic from its first
  * message. */

@@ -2,6 +2,7 @@
 #ifndef APD_DAEMON_COORD_PRIVATE_H
 #define APD_DAEMON_COORD_PRIVATE_H
 
+#include "daemon/bad_samples.h"
 #include "daemon/checkpoints.h"
 #include "daemon/coord.h"
 #include "daemon/event_ring.h"
@@ -51,6 +52,7 @@ struct apd_coord {
     uint32_t epochs_assigned; /* epochs below this one have been assigned to the workers */
 
     struct apd_metrics metrics;
+    struct apd_bad_samples bad;
     unsigned receipts_asked; /* of the world, not answered yet */
     uint64_t recorded_ms;    /* when the last step record was written */
     struct apd_event_ring events;

@@ -110,6 +110,7 @@ static void handle_heartbeat(struct apd_worker *worker, const Advprop__V1__Heart
     worker->phase = beat->phase;
     worker->images_per_s = beat->images_per_s;
     worker->rss_bytes = beat->rss_bytes;
+    (void)snprintf(worker->detail, sizeof worker->detail, "%s", beat->detail);
     if (beat->step > worker->step)
         worker->step = beat->step;
 }
@@ -185,6 +186,20 @@ void apd_coord_receipt_expected(struct apd_coord *coord, uint32_t epoch, uint64_
         compare_receipt(coord, receipt, sum);
     coord_end_if_over(coord);
     coord_schedule(coord);
+}
+
+void apd_coord_recall_bad_sample(struct apd_coord *coord, uint64_t sample)
+{
+    (void)apd_bad_samples_add(&coord->bad, sample);
+}
+
+static void handle_bad_sample(struct apd_coord *coord, const Advprop__V1__BadSample *told)
+{
+    if (!apd_bad_samples_add(&coord->bad, told->sample))
+        return; /* in an epoch before */
+    coord->world.metric(coord->world.ctx, "bad_sample", told->step, &told->base);
+    coord_event(coord, "warn", "bad-sample", "sample %" PRIu64 " is left out: %s", told->sample,
+                told->reason);
 }
 
 static void handle_evaluation(struct apd_coord *coord, const Advprop__V1__Evaluation *evaluation)
@@ -299,6 +314,9 @@ static void from_joined(struct apd_coord *coord, struct apd_worker *worker,
     switch (message->kind_case) {
     case ADVPROP__V1__WORKER_MESSAGE__KIND_HEARTBEAT:
         handle_heartbeat(worker, message->heartbeat);
+        break;
+    case ADVPROP__V1__WORKER_MESSAGE__KIND_BAD_SAMPLE:
+        handle_bad_sample(coord, message->bad_sample);
         break;
     case ADVPROP__V1__WORKER_MESSAGE__KIND_LEAVING:
         handle_leaving(coord, worker, message->leaving);

@@ -177,7 +177,9 @@ static enum apd_code open_records(struct apd_daemon *daemon, struct apd_err *err
     APD_TRY(apd_run_dir_path(daemon->prepared->run_dir, APD_RUN_EVENTS, path, err));
     APD_TRY(apd_journal_open(&daemon->events, path, err));
     APD_TRY(apd_run_dir_path(daemon->prepared->run_dir, APD_RUN_METRICS, path, err));
-    return apd_journal_open(&daemon->metrics, path, err);
+    APD_TRY(apd_journal_open(&daemon->metrics, path, err));
+    APD_TRY(apd_run_dir_path(daemon->prepared->run_dir, APD_RUN_BAD, path, err));
+    return apd_journal_open(&daemon->bad, path, err);
 }
 
 static enum apd_code catch_signals(struct apd_daemon *daemon, struct apd_err *err)
@@ -229,6 +231,8 @@ static enum apd_code start_logic(struct apd_daemon *daemon, uint32_t workers,
     char path[APD_RUN_PATH_MAX];
 
     APD_TRY(apd_coord_create(&setup, &world, &daemon->coord, err));
+    APD_TRY(apd_run_dir_path(prepared->run_dir, APD_RUN_BAD, path, err));
+    APD_TRY(apd_history_recall(path, 0, daemon->coord, err));
     if (prepared->commit_count == 0)
         return APD_OK;
     APD_TRY(apd_run_dir_path(prepared->run_dir, APD_RUN_METRICS, path, err));
@@ -313,6 +317,7 @@ void apd_daemon_destroy(struct apd_daemon **daemon)
     apd_disk_fini(&dead->disk);
     apd_journal_close(&dead->events);
     apd_journal_close(&dead->metrics);
+    apd_journal_close(&dead->bad);
     apd_coord_destroy(&dead->coord);
     free(dead);
     *daemon = NULL;

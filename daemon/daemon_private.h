@@ -21,7 +21,7 @@ struct apd_daemon {
     int signals;
     struct apd_server workers, clients;
     struct apd_disk disk;
-    struct apd_journal events, metrics;
+    struct apd_journal events, metrics, bad;
     struct apd_coord *coord;
     int status_failed; /* writing status.json failed and was told */
     int exit_status, abort;

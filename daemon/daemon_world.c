@@ -7,6 +7,7 @@
 #include "proto/message_json.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static uint64_t world_now_ms(void *ctx)
 {
@@ -114,6 +115,7 @@ static void world_event(void *ctx, const Advprop__V1__Event *event)
     add_record(&daemon->events, apd_message_json(&event->base));
     apd_journal_flush(&daemon->events);
     apd_journal_flush(&daemon->metrics);
+    apd_journal_flush(&daemon->bad);
 }
 
 static void world_metric(void *ctx, const char *kind, uint64_t step, const ProtobufCMessage *body)
@@ -127,7 +129,7 @@ static void world_metric(void *ctx, const char *kind, uint64_t step, const Proto
     if (record != NULL && fields != NULL)
         (void)json_object_update_missing(record, fields); /* out of memory: a shorter record */
     json_decref(fields);
-    add_record(&daemon->metrics, record);
+    add_record(strcmp(kind, "bad_sample") == 0 ? &daemon->bad : &daemon->metrics, record);
 }
 
 static void world_publish(void *ctx)

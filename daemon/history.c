@@ -54,19 +54,22 @@ static void recall_line(const char *line, size_t length, uint64_t step, struct a
 {
     int is_receipt = strstr(line, "\"kind\":\"receipt\"") != NULL;
     int is_evaluation = strstr(line, "\"kind\":\"evaluation\"") != NULL;
+    int is_bad = strstr(line, "\"kind\":\"bad_sample\"") != NULL;
     json_t *record;
 
-    if (!is_receipt && !is_evaluation) /* most lines: steps */
+    if (!is_receipt && !is_evaluation && !is_bad) /* most lines: steps */
         return;
     record = json_loadb(line, length, 0, NULL);
     if (record == NULL)
         return;
-    if (number(record, "step") <= step) {
-        if (is_receipt)
-            recall_receipt(record, coord);
-        else
-            recall_evaluation(record, coord);
-    }
+    if (is_bad)
+        apd_coord_recall_bad_sample(coord, number(record, "sample"));
+    else if (number(record, "step") > step)
+        ; /* of steps that are done again */
+    else if (is_receipt)
+        recall_receipt(record, coord);
+    else
+        recall_evaluation(record, coord);
     json_decref(record);
 }
 

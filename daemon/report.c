@@ -61,6 +61,7 @@ static void fill_workers(struct apd_report *report, const struct apd_coord *coor
         to->images_per_s = from->images_per_s;
         to->backend = (char *)from->backend;
         to->rss_bytes = from->rss_bytes;
+        to->detail = (char *)from->detail;
         to->connected = from->conn != 0;
     }
     report->status.n_worker = coord->roster.count;
@@ -152,6 +153,7 @@ void apd_report_status(struct apd_report *report, struct apd_coord *coord)
     status->uptime_s = (double)(coord_now(coord) - coord->started_ms) / 1000;
     status->first_cause = coord->first_cause;
     status->config_digest = coord->config_digest;
+    status->bad_samples = coord->bad.count;
     status->version = coord->version;
     fill_progress(report, coord);
     fill_workers(report, coord);

@@ -22,6 +22,7 @@ struct apd_worker {
     uint64_t step;
     double images_per_s;
     uint64_t rss_bytes;
+    char detail[128];  /* of the phase */
     uint64_t heard_ms; /* of its last message */
     uint32_t lane_first, lane_count;
     int told_stale; /* a message of another generation was reported already */

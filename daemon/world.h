@@ -40,7 +40,8 @@ struct apd_world {
 
     /* One record of events.jsonl (and of the log). */
     void (*event)(void *ctx, const Advprop__V1__Event *event);
-    /* One record of metrics.jsonl; `kind` is "step", "receipt", "evaluation" or "checkpoint". */
+    /* One record of metrics.jsonl; `kind` is "step", "receipt", "evaluation" or "checkpoint"; or,
+     * as "bad_sample", of bad_samples.jsonl. */
     void (*metric)(void *ctx, const char *kind, uint64_t step, const ProtobufCMessage *body);
     /* Something is worth showing: writes status.json and flushes the records. */
     void (*publish)(void *ctx);

@@ -49,6 +49,9 @@ struct apd_config {
         int64_t window;
         int64_t channels; /* 0: as stored */
         int64_t crop_padding_px;
+        int64_t threads;    /* decode threads of a worker */
+        int64_t read_ahead; /* steps */
+        double max_bad;     /* share of an epoch's samples */
     } data;
     int64_t augment; /* enum apd_augment */
 

@@ -96,6 +96,12 @@ const struct apd_option apd_options[] = {
         "Channels of an image; 0: as stored. Grey images become that many equal channels, for networks made for colour."),
     INT("data.crop_padding_px", data.crop_padding_px, "4", 0, 64, "pixels", DEFINES,
         "Zero padding on each side from which crop_flip cuts the image at random."),
+    INT("data.threads", data.threads, "1", 1, 256, "threads", FREE,
+        "Threads of a worker that read, decode and augment images."),
+    INT("data.read_ahead", data.read_ahead, "2", 1, 1024, "steps", FREE,
+        "Steps whose images are made ready before they are needed; memory grows with it."),
+    REAL("data.max_bad", data.max_bad, "0.001", 0, 1, "of an epoch", FREE,
+         "Samples that cannot be used are left out and listed; a larger share of them ends the run."),
 
     ENUM("train.mode", train.mode, "fast_advprop", mode_words, DEFINES,
          "vanilla: all images clean, one batch norm; advprop: all images clean and once more attacked, through the auxiliary batch norm; fast_advprop: a part of each batch is attacked instead. What is auto elsewhere follows from the mode."),

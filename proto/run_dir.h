@@ -10,6 +10,7 @@
 #define APD_RUN_SOCKET      "ctl.sock"
 #define APD_RUN_EVENTS      "events.jsonl"
 #define APD_RUN_METRICS     "metrics.jsonl"
+#define APD_RUN_BAD         "bad_samples.jsonl"
 #define APD_RUN_CHECKPOINTS "checkpoints"
 #define APD_RUN_LOGS        "logs"
 #define APD_RUN_LOCK        "lock"       /* held by the coordinator (flock) */

@@ -198,6 +198,7 @@ static void fill_meta(struct meta_list *list, const struct apd_snapshot *snapsho
     meta_number(list, "receipt_epoch", progress->receipt.epoch);
     meta_number(list, "receipt_samples", progress->receipt.samples);
     meta_number(list, "receipt_sum", progress->receipt.sum);
+    meta_number(list, "receipt_bad", progress->receipt.bad);
     meta_text(list, "plan_digest", info->plan_digest);
     meta_text(list, "config_digest", info->config_digest);
     meta_text(list, "config", info->config_yaml);
@@ -346,6 +347,7 @@ static enum apd_code load_progress(const struct apd_safetensors *file, const cha
     APD_TRY(meta_u64(file, path, "receipt_epoch", &epoch, err));
     APD_TRY(meta_u64(file, path, "receipt_samples", &out->receipt.samples, err));
     APD_TRY(meta_u64(file, path, "receipt_sum", &out->receipt.sum, err));
+    APD_TRY(meta_u64(file, path, "receipt_bad", &out->receipt.bad, err));
     APD_TRY(meta_u64(file, path, "evaluated_epochs", &evaluated, err));
     out->receipt.epoch = (uint32_t)epoch;
     out->evaluated_epochs = (uint32_t)evaluated;

@@ -1,7 +1,9 @@
 #include "worker/evaluate.h"
 
+#include "base/log.h"
 #include "base/rng.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,8 +12,8 @@
  * zero on all but one of them. */
 struct verdict {
     double loss, top1, top5; /* of the worst restart; 0 or 1: right in all of them */
-    double label;
-    double workers; /* that evaluated it */
+    double label;            /* -1: the image cannot be used */
+    double workers;          /* that evaluated it */
 };
 
 #define VERDICT_DOUBLES (sizeof(struct verdict) / sizeof(double))
@@ -20,6 +22,7 @@ struct verdict {
 struct bench {
     const struct apd_evaluation *ev;
     struct apd_backend *be;
+    struct apd_sampler *sampler;
     size_t pixels;
     uint64_t images;    /* of the data set that take part */
     void *x, *at, *d_x; /* device, [batch] */
@@ -41,6 +44,7 @@ static void free_bench(struct bench *bench)
     for (size_t i = 0; i < sizeof device / sizeof *device; i++)
         if (device[i] != NULL)
             bench->be->ops->free(bench->be, device[i]);
+    apd_sampler_destroy(&bench->sampler);
     free(bench->bytes);
     free(bench->host_label);
     free(bench->host_weight);
@@ -59,10 +63,12 @@ static enum apd_code make_bench(const struct apd_evaluation *ev, struct bench *b
     memset(bench, 0, sizeof *bench);
     bench->ev = ev;
     bench->be = be;
-    bench->pixels = apd_dataset_image_bytes(ev->dataset);
+    bench->pixels = (size_t)ev->params->arch->image.c * (size_t)ev->params->arch->image.h *
+                    (size_t)ev->params->arch->image.w;
     bench->images =
         ev->images > 0 && ev->images < ev->dataset->samples ? ev->images : ev->dataset->samples;
     image = bench->pixels * be->elem_bytes;
+    APD_TRY(apd_sampler_create(ev->sampler, ev->dataset, &bench->sampler, err));
     APD_TRY(be->ops->alloc(be, n * image, &bench->x, err));
     APD_TRY(be->ops->alloc(be, n * image, &bench->at, err));
     APD_TRY(be->ops->alloc(be, n * image, &bench->d_x, err));
@@ -83,6 +89,22 @@ static enum apd_code make_bench(const struct apd_evaluation *ev, struct bench *b
     return APD_OK;
 }
 
+/* Image i of the batch; one that cannot be used weighs nothing and is told. */
+static enum apd_code load_image(struct bench *bench, uint64_t sample, int i, struct apd_err *err)
+{
+    uint8_t *pixels = bench->bytes + (size_t)i * bench->pixels;
+    enum apd_code rc =
+        apd_sampler_run(bench->sampler, 0, sample, pixels, &bench->host_label[i], err);
+
+    if (rc != APD_DATA)
+        return rc;
+    apd_log(APD_LOG_WARN, "image left out", "sample=%" PRIu64 " error=\"%s\"", sample, err->msg);
+    bench->host_weight[i] = 0;
+    bench->host_label[i] = 0;
+    memset(pixels, 0, bench->pixels);
+    return APD_OK;
+}
+
 /* Images [first, first + count) and padding up to the batch. */
 static enum apd_code read_batch(struct bench *bench, uint64_t first, int count, struct apd_err *err)
 {
@@ -97,8 +119,7 @@ static enum apd_code read_batch(struct bench *bench, uint64_t first, int count, 
         bench->host_weight[i] = i < count ? 1 : 0;
         bench->host_label[i] = 0;
         if (i < count)
-            APD_TRY(apd_dataset_read(ev->dataset, first + (uint64_t)i, pixels,
-                                     &bench->host_label[i], err));
+            APD_TRY(load_image(bench, first + (uint64_t)i, i, err));
         else
             memset(pixels, 0, bench->pixels);
     }
@@ -188,7 +209,10 @@ static enum apd_code evaluate_batch(struct bench *bench, uint64_t first, int cou
     APD_TRY(read_batch(bench, first, count, err));
     for (int i = 0; i < count; i++)
         bench->verdict[first + (uint64_t)i] =
-            (struct verdict){.top1 = 1, .top5 = 1, .label = bench->host_label[i], .workers = 1};
+            (struct verdict){.top1 = 1,
+                             .top5 = 1,
+                             .label = bench->host_weight[i] > 0 ? bench->host_label[i] : -1,
+                             .workers = 1};
     for (int r = 0; r < restarts; r++) {
         APD_TRY(start_batch(bench, r, err));
         APD_TRY(run_batch(bench, err));
@@ -247,6 +271,8 @@ static enum apd_code add_up(const struct bench *bench, struct apd_loss *out, str
         if (verdict->workers != 1)
             return apd_fail(err, APD_BUG, "image %llu was evaluated by %g workers",
                             (unsigned long long)i, verdict->workers);
+        if (verdict->label < 0)
+            continue;
         add_verdict(out, verdict);
         if (by_class != NULL)
             add_verdict(&by_class[(size_t)verdict->label], verdict);

@@ -9,7 +9,7 @@
 #include "base/err.h"
 #include "kernels/backend.h"
 #include "worker/comm.h"
-#include "worker/data/dataset.h"
+#include "worker/data/sampler.h"
 #include "worker/model/net.h"
 
 #include <stdint.h>
@@ -19,6 +19,7 @@ struct apd_evaluation {
     struct apd_params *params;
     struct apd_comm *comm;
     const struct apd_dataset *dataset;
+    const struct apd_sampler_settings *sampler;
     int batch;       /* images at once; the net is planned for at least that many */
     uint64_t images; /* the first so many of the data set; 0: all */
     enum apd_bn_set set;

@@ -1,27 +1,48 @@
 #include "worker/job.h"
 
-#include "worker/data/widen.h"
-
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
+void apd_job_sampler(const struct apd_job *job, enum apd_split split,
+                     struct apd_sampler_settings *out)
+{
+    const struct apd_config *config = &job->config;
+
+    *out = (struct apd_sampler_settings){
+        .augment = {.kind = split == APD_SPLIT_TRAIN ? (enum apd_augment)config->augment
+                                                     : APD_AUGMENT_NONE,
+                    .crop_padding_px = (int)config->data.crop_padding_px,
+                    .seed = (uint64_t)config->seed},
+        .channels = (int)config->data.channels};
+}
+
+static enum apd_code image_shape(const struct apd_job *job, enum apd_split split,
+                                 struct apd_shape *out, struct apd_err *err)
+{
+    struct apd_sampler_settings settings;
+
+    apd_job_sampler(job, split, &settings);
+    return apd_sampler_shape(&settings, split == APD_SPLIT_TRAIN ? job->train : job->test, out,
+                             err);
+}
+
 enum apd_code apd_job_open_data(struct apd_job *job, struct apd_err *err)
 {
     const struct apd_config *config = &job->config;
+    struct apd_shape test;
 
     APD_TRY(apd_dataset_open(config->data.format, config->data.path, APD_SPLIT_TRAIN, 0,
                              &job->train, err));
     APD_TRY(apd_dataset_open(config->data.format, config->data.path, APD_SPLIT_TEST,
                              job->train->classes, &job->test, err));
-    APD_TRY(apd_dataset_widen(&job->train, (int)config->data.channels, err));
-    APD_TRY(apd_dataset_widen(&job->test, (int)config->data.channels, err));
-    if (job->test->c != job->train->c || job->test->h != job->train->h ||
-        job->test->w != job->train->w)
+    APD_TRY(image_shape(job, APD_SPLIT_TRAIN, &job->image, err));
+    APD_TRY(image_shape(job, APD_SPLIT_TEST, &test, err));
+    if (test.c != job->image.c || test.h != job->image.h || test.w != job->image.w)
         return apd_fail(err, APD_DATA,
                         "%s: test images of %d x %d x %d, expected those of training, %d x %d x %d",
-                        config->data.path, job->test->c, job->test->h, job->test->w, job->train->c,
-                        job->train->h, job->train->w);
+                        config->data.path, test.c, test.h, test.w, job->image.c, job->image.h,
+                        job->image.w);
     return APD_OK;
 }
 
@@ -58,11 +79,10 @@ static enum apd_code make_backend(struct apd_job *job, struct apd_err *err)
 enum apd_code apd_job_make_network(struct apd_job *job, struct apd_err *err)
 {
     const struct apd_config *config = &job->config;
-    struct apd_shape image = {job->train->c, job->train->h, job->train->w};
 
     APD_TRY(apd_arch_build(config->model.arch, (int)config->model.width,
-                           config->model.stem == APD_STEM_SMALL, image, (int)job->train->classes,
-                           &job->arch, err));
+                           config->model.stem == APD_STEM_SMALL, job->image,
+                           (int)job->train->classes, &job->arch, err));
     APD_TRY(make_backend(job, err));
     return apd_params_create(job->be, &job->arch, config->train.mode != APD_MODE_VANILLA,
                              &job->params, err);

@@ -7,7 +7,7 @@
 #include "proto/config.h"
 #include "proto/plan.h"
 #include "worker/comm.h"
-#include "worker/data/dataset.h"
+#include "worker/data/sampler.h"
 #include "worker/model/arch.h"
 #include "worker/model/params.h"
 
@@ -17,6 +17,7 @@ struct apd_job {
     struct apd_comm *comm;
     int workers_on_host; /* that share this host's cores */
     struct apd_dataset *train, *test;
+    struct apd_shape image; /* that samplers of both give */
     struct apd_backend *be;
     char backend_text[96]; /* "cpu avx512 nChw16c, 1 thread" */
     struct apd_arch arch;
@@ -25,6 +26,10 @@ struct apd_job {
 
 /* Opens train and test data. */
 APD_MUST_USE enum apd_code apd_job_open_data(struct apd_job *job, struct apd_err *err);
+
+/* How samples of a split become images. */
+void apd_job_sampler(const struct apd_job *job, enum apd_split split,
+                     struct apd_sampler_settings *out);
 
 /* Makes the backend, the architecture for the data's images and the parameters (zero). After the
  * data. */

@@ -5,6 +5,7 @@
 #include "worker/link_state.h"
 #include "worker/link_thread.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,12 +30,21 @@ static void post(struct apd_link *link, Advprop__V1__WorkerMessage *message)
 void apd_link_phase(struct apd_link *link, Advprop__V1__Phase phase)
 {
     atomic_store_explicit(&link->state.phase, (int)phase, memory_order_relaxed);
+    atomic_store_explicit(&link->state.has_detail, 0, memory_order_relaxed);
 }
 
 void apd_link_progress(struct apd_link *link, uint64_t step, double images_per_s)
 {
     atomic_store_explicit(&link->state.step, step, memory_order_relaxed);
     atomic_store_explicit(&link->state.images_per_s, images_per_s, memory_order_relaxed);
+}
+
+void apd_link_detail(struct apd_link *link, const char *text)
+{
+    pthread_mutex_lock(&link->state.mutex);
+    (void)snprintf(link->state.detail, sizeof link->state.detail, "%s", text);
+    pthread_mutex_unlock(&link->state.mutex);
+    atomic_store(&link->state.has_detail, 1);
 }
 
 void apd_link_report_step(struct apd_link *link, const Advprop__V1__StepReport *report)
@@ -61,6 +71,15 @@ void apd_link_report_evaluation(struct apd_link *link, const Advprop__V1__Evalua
 
     message.kind_case = ADVPROP__V1__WORKER_MESSAGE__KIND_EVALUATION;
     message.evaluation = (Advprop__V1__Evaluation *)evaluation;
+    post(link, &message);
+}
+
+void apd_link_report_bad_sample(struct apd_link *link, const Advprop__V1__BadSample *bad)
+{
+    Advprop__V1__WorkerMessage message = ADVPROP__V1__WORKER_MESSAGE__INIT;
+
+    message.kind_case = ADVPROP__V1__WORKER_MESSAGE__KIND_BAD_SAMPLE;
+    message.bad_sample = (Advprop__V1__BadSample *)bad;
     post(link, &message);
 }
 

@@ -38,10 +38,13 @@ APD_MUST_USE enum apd_code apd_link_open(const struct apd_wireup *wireup,
 /* Atomic stores, cheap enough for every phase change. */
 void apd_link_phase(struct apd_link *link, Advprop__V1__Phase phase);
 void apd_link_progress(struct apd_link *link, uint64_t step, double images_per_s);
+/* What the phase waits for, until the next change of phase. Copied. */
+void apd_link_detail(struct apd_link *link, const char *text);
 
 void apd_link_report_step(struct apd_link *link, const Advprop__V1__StepReport *report);
 void apd_link_report_receipt(struct apd_link *link, const Advprop__V1__Receipt *receipt);
 void apd_link_report_evaluation(struct apd_link *link, const Advprop__V1__Evaluation *evaluation);
+void apd_link_report_bad_sample(struct apd_link *link, const Advprop__V1__BadSample *bad);
 
 /* Commands that have come since the last call, as a set of APD_LINK_* bits. DRAIN, STOP and LOST
  * stay set; CHECKPOINT is cleared by reading. */

@@ -32,7 +32,10 @@ struct apd_link_state {
     _Atomic unsigned commands; /* APD_LINK_* bits */
     _Atomic int closing;
 
+    _Atomic int has_detail;
+
     pthread_mutex_t mutex; /* of all below */
+    char detail[128];
     pthread_cond_t changed;
     enum apd_link_stage stage;
     char text[512]; /* why REFUSED or LOST */

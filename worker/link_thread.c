@@ -190,6 +190,7 @@ static void on_beat(uv_timer_t *timer)
     struct apd_link_frame *frame;
     Advprop__V1__WorkerMessage message = ADVPROP__V1__WORKER_MESSAGE__INIT;
     Advprop__V1__Heartbeat beat = ADVPROP__V1__HEARTBEAT__INIT;
+    char detail[sizeof state->detail] = "";
 
     if (thread->unsent_bytes >= UNSENT_BYTES)
         return; /* what is queued says that we live */
@@ -197,6 +198,12 @@ static void on_beat(uv_timer_t *timer)
     beat.step = atomic_load(&state->step);
     beat.images_per_s = atomic_load(&state->images_per_s);
     beat.rss_bytes = resident_bytes();
+    if (atomic_load(&state->has_detail)) {
+        pthread_mutex_lock(&state->mutex);
+        memcpy(detail, state->detail, sizeof detail);
+        pthread_mutex_unlock(&state->mutex);
+        beat.detail = detail;
+    }
     message.kind_case = ADVPROP__V1__WORKER_MESSAGE__KIND_HEARTBEAT;
     message.heartbeat = &beat;
     message.generation = state->wireup.generation;

@@ -119,13 +119,23 @@ static enum apd_code exchange_gradients(struct apd_step *step, struct apd_err *e
     return step->comm->ops->sum_wait(step->comm, err);
 }
 
+/* Images of a branch that counted, over all lanes and repetitions. */
+static double images_of(const struct apd_step *step, enum apd_branch branch)
+{
+    struct apd_loss loss;
+
+    apd_tally_get_loss(step->tally, branch, &loss);
+    return (double)loss.images;
+}
+
 double apd_step_count(const struct apd_step *step, enum apd_set set)
 {
-    double clean = (double)step->lanes * step->clean * step->config.train.weight_clean;
-    double noise = (double)step->lanes * step->aux * step->config.train.weight_noise *
-                   (step->config.attack.reuse_gradients ? step->noise_passes : 0);
-    double adv = (double)step->lanes * step->aux * step->config.train.weight_adv;
+    double clean = images_of(step, APD_CLEAN) * step->config.train.weight_clean;
+    double noise = images_of(step, APD_NOISE) * step->config.train.weight_noise;
+    double adv = images_of(step, APD_ADV) * step->config.train.weight_adv;
 
+    if (!step->config.attack.reuse_gradients)
+        noise = 0;
     switch (set) {
     case APD_SET_MAIN:
         return clean;

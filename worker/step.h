@@ -53,7 +53,7 @@ APD_MUST_USE enum apd_code apd_step_run(struct apd_step *step, uint64_t number,
 /* The summed, unscaled gradient of the last step (device, like the weights): for tests. */
 void *apd_step_gradient(struct apd_step *step);
 
-/* Weighted image counts that set `set`'s gradient is divided by. */
+/* Weighted image count that set `set`'s gradient of the last step is divided by. */
 double apd_step_count(const struct apd_step *step, enum apd_set set);
 
 #endif

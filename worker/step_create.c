@@ -32,10 +32,9 @@ void apd_step_destroy(struct apd_step **step)
     free_device(dead->be, dead->label);
     free_device(dead->be, dead->label2);
     free_device(dead->be, dead->keep);
+    free_device(dead->be, dead->weight);
     free_device(dead->be, dead->mixed);
     free_device(dead->be, dead->d_mixed);
-    free_device(dead->be, dead->noise_weight);
-    free_device(dead->be, dead->train_weight);
     free(dead->gradient);
     free(dead->noise_segments);
     free(dead->aux_label);
@@ -101,30 +100,6 @@ static enum apd_code device_bytes(struct apd_step *step, size_t n, void *out, st
     return step->be->ops->alloc(step->be, n > 0 ? n : 1, out, err);
 }
 
-/* Per-image loss weights in the order of the two batches. */
-static enum apd_code make_weights(struct apd_step *step, struct apd_err *err)
-{
-    int per_lane = step->clean + step->aux, n = per_lane * step->slice_lanes;
-    size_t elem = step->be->elem_bytes, noise = (size_t)(step->aux * step->slice_lanes);
-    float *host = malloc((size_t)n * sizeof *host);
-    enum apd_code rc;
-
-    if (host == NULL)
-        return apd_fail(err, APD_NOMEM, "weights of %d images", n);
-    APD_GO(device_bytes(step, (size_t)n * elem, &step->train_weight, err));
-    APD_GO(device_bytes(step, noise * elem, &step->noise_weight, err));
-    for (int i = 0; i < n; i++)
-        host[i] = (float)(i % per_lane < step->clean ? step->config.train.weight_clean
-                                                     : step->config.train.weight_adv);
-    APD_GO(step->be->ops->upload_floats(step->be, step->train_weight, host, (size_t)n, err));
-    for (size_t i = 0; i < noise; i++)
-        host[i] = step->config.attack.reuse_gradients ? (float)step->config.train.weight_noise : 1;
-    APD_GO(step->be->ops->upload_floats(step->be, step->noise_weight, host, noise, err));
-done:
-    free(host);
-    return rc;
-}
-
 static enum apd_code make_buffers(struct apd_step *step, struct apd_err *err)
 {
     size_t elem = step->be->elem_bytes, image = step->pixels * elem;
@@ -148,7 +123,7 @@ static enum apd_code make_buffers(struct apd_step *step, struct apd_err *err)
     for (int k = 0; k < step->noise_passes; k++)
         APD_TRY(device_bytes(step, apd_net_sums(step->net, step->slice_lanes) * sizeof(double),
                              &step->noise_sums[k], err));
-    return make_weights(step, err);
+    return APD_OK;
 }
 
 static enum apd_code make_targets(struct apd_step *step, struct apd_err *err)
@@ -156,13 +131,15 @@ static enum apd_code make_targets(struct apd_step *step, struct apd_err *err)
     size_t n = (size_t)(step->slice_lanes * (step->clean + step->aux));
 
     step->host.label = malloc(2 * n * sizeof *step->host.label);
-    step->host.keep = malloc(n * sizeof *step->host.keep);
+    step->host.keep = malloc(2 * n * sizeof *step->host.keep);
     if (step->host.label == NULL || step->host.keep == NULL)
         return apd_fail(err, APD_NOMEM, "labels of %zu images", n);
     step->host.label2 = step->host.label + n;
+    step->host.weight = step->host.keep + n;
     APD_TRY(device_bytes(step, n * sizeof *step->label, &step->label, err));
     APD_TRY(device_bytes(step, n * sizeof *step->label2, &step->label2, err));
-    return device_bytes(step, n * step->be->elem_bytes, &step->keep, err);
+    APD_TRY(device_bytes(step, n * step->be->elem_bytes, &step->keep, err));
+    return device_bytes(step, n * step->be->elem_bytes, &step->weight, err);
 }
 
 static enum apd_code make_mixing(struct apd_step *step, struct apd_err *err)

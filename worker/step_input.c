@@ -8,19 +8,39 @@
 static struct apd_step_labels labels_at(const struct apd_step *step, int i)
 {
     return (struct apd_step_labels){step->host.label + i, step->host.label2 + i,
-                                    step->host.keep + i};
+                                    step->host.keep + i, step->host.weight + i};
+}
+
+static void set_weights(struct apd_step_labels at, int n, double weight)
+{
+    for (int i = 0; i < n; i++)
+        at.weight[i] = (float)weight;
+}
+
+/* Images of bad samples, and those they were mixed into, weigh nothing. */
+static void leave_out_bad(struct apd_step_labels at, int n, int mixed)
+{
+    for (int i = 0; i < n; i++) {
+        if (at.label[i] >= 0 && (!mixed || at.label2[i] >= 0))
+            continue;
+        at.label[i] = at.label2[i] = 0;
+        at.weight[i] = 0;
+    }
 }
 
 /* The host's labels of n images as the targets of a pass. */
-static enum apd_code upload_targets(struct apd_step *step, int n, int mixed, const void *weight,
+static enum apd_code upload_targets(struct apd_step *step, int n, int mixed,
                                     struct apd_targets *out, struct apd_err *err)
 {
     const struct apd_backend_ops *ops = step->be->ops;
     size_t bytes = (size_t)n * sizeof(int32_t);
 
-    *out = (struct apd_targets){
-        .label = step->label, .weight = weight, .smoothing = step->config.train.label_smoothing};
+    leave_out_bad(step->host, n, mixed);
+    *out = (struct apd_targets){.label = step->label,
+                                .weight = step->weight,
+                                .smoothing = step->config.train.label_smoothing};
     APD_TRY(ops->upload(step->be, step->label, step->host.label, bytes, err));
+    APD_TRY(ops->upload_floats(step->be, step->weight, step->host.weight, (size_t)n, err));
     if (!mixed)
         return APD_OK;
     out->label2 = step->label2;
@@ -77,15 +97,15 @@ static void choose_attack_labels(struct apd_step *step, const struct apd_step_da
     uint32_t classes = (uint32_t)step->params->arch->classes;
 
     for (size_t i = 0; i < (size_t)step->aux; i++) {
-        uint32_t label = (uint32_t)step->aux_label[place + i];
+        int32_t label = step->aux_label[place + i];
 
-        if (step->config.attack.goal == APD_GOAL_TARGETED) {
+        if (step->config.attack.goal == APD_GOAL_TARGETED && label >= 0) {
             struct apd_philox v = apd_rng((uint64_t)step->config.seed, APD_RNG_ATTACK_TARGET,
                                           data->epoch[row + i], data->sample[row + i], 0);
 
-            label = (label + apd_below(v.v[0], classes)) % classes;
+            label = (int32_t)(((uint32_t)label + apd_below(v.v[0], classes)) % classes);
         }
-        step->attack_label[place + i] = (int32_t)label;
+        step->attack_label[place + i] = label;
     }
 }
 
@@ -127,12 +147,14 @@ enum apd_code apd_step_noise_input(struct apd_step *step, int slice, int k, cons
     pass->d_images = mixed ? step->d_mixed : step->d_attack;
     memcpy(step->host.label, step->attack_label + first_lane * step->aux,
            (size_t)pass->n * sizeof(int32_t));
+    set_weights(step->host, pass->n,
+                step->config.attack.reuse_gradients ? step->config.train.weight_noise : 1);
     for (int i = 0; mixed && i < step->slice_lanes; i++)
         APD_TRY(mix_images(step, first_lane + i, APD_MIX_NOISE_0 + k, step->aux,
                            (const char *)at + (size_t)i * bytes,
                            (char *)step->mixed + (size_t)i * bytes, labels_at(step, i * step->aux),
                            err));
-    return upload_targets(step, pass->n, mixed, step->noise_weight, targets, err);
+    return upload_targets(step, pass->n, mixed, targets, err);
 }
 
 enum apd_code apd_step_image_gradient(struct apd_step *step, int slice, int k, struct apd_err *err)
@@ -156,6 +178,7 @@ static enum apd_code fill_clean(struct apd_step *step, int lane, const struct ap
     int mixed = step->config.mix.kind != APD_MIX_NONE;
 
     memcpy(at.label, data->labels + row, (size_t)step->clean * sizeof *at.label);
+    set_weights(at, step->clean, step->config.train.weight_clean);
     APD_TRY(step->be->ops->input_pack(step->be, step->clean, step->pixels,
                                       data->pixels + row * step->pixels, NULL,
                                       mixed ? step->mixed : to, NULL, err));
@@ -172,6 +195,7 @@ static enum apd_code fill_adv(struct apd_step *step, int lane, void *to, struct 
     const void *from = (char *)step->x_shuffled + (size_t)lane * bytes;
 
     memcpy(at.label, step->shuffled_label + lane * step->aux, (size_t)step->aux * sizeof *at.label);
+    set_weights(at, step->aux, step->config.train.weight_adv);
     if (step->config.mix.adv)
         return mix_images(step, lane, APD_MIX_ADV, step->aux, from, to, at, err);
     memcpy(at.label2, at.label, (size_t)step->aux * sizeof *at.label);
@@ -197,5 +221,5 @@ enum apd_code apd_step_fill_batch(struct apd_step *step, int slice,
                              labels_at(step, adv), err));
     }
     return upload_targets(step, per_lane * step->slice_lanes, step->config.mix.kind != APD_MIX_NONE,
-                          step->train_weight, targets, err);
+                          targets, err);
 }

@@ -10,7 +10,7 @@
 /* Of a run of images, on the host: the target is keep of label and the rest of label2. */
 struct apd_step_labels {
     int32_t *label, *label2;
-    float *keep;
+    float *keep, *weight;
 };
 
 struct apd_step {
@@ -41,13 +41,12 @@ struct apd_step {
     void *gradient_block;
     void *x_aux, *x_attack, *d_attack, *x_shuffled; /* aux images of all lanes; d: of a slice */
     void *batch;                                    /* P2 input of a slice */
-    void *noise_weight, *train_weight;              /* device, of a slice */
     int32_t *aux_label, *shuffled_label;            /* host, aux images of all lanes */
     int32_t *attack_label;                          /* host, what noise passes are told */
     /* Targets of the pass in flight, of a slice. label2 and keep: of mixed images. */
     struct apd_step_labels host;
     int32_t *label, *label2; /* device */
-    void *keep;              /* device */
+    void *keep, *weight;     /* device */
     /* Only with mix.kind: */
     void *mixed, *d_mixed;      /* images of a slice */
     int32_t *partner, *inverse; /* host, of a lane */

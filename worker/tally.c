@@ -13,8 +13,8 @@ enum {
     LOSS_FIELDS = 4,
     FLAGS = LOSS + APD_BRANCHES * LOSS_FIELDS, /* how many workers raised each flag */
     FLAG_COUNT = 3,
-    RECEIPTS = FLAGS + FLAG_COUNT, /* [2][low high samples] */
-    RECEIPT_FIELDS = 3,
+    RECEIPTS = FLAGS + FLAG_COUNT, /* [2][low high samples bad] */
+    RECEIPT_FIELDS = 4,
     FIRST_BN = RECEIPTS + 2 * RECEIPT_FIELDS, /* [record][2][channels of all layers] */
 };
 
@@ -133,7 +133,7 @@ void apd_tally_receipts(struct apd_tally *tally, const struct apd_step_data *dat
                         uint32_t first_epoch)
 {
     uint32_t rows = data->lane_count * data->lane_batch;
-    uint64_t sum[2] = {0, 0}, samples[2] = {0, 0};
+    uint64_t sum[2] = {0, 0}, samples[2] = {0, 0}, bad[2] = {0, 0};
     double *at = row_of(tally, 0) + RECEIPTS;
 
     tally->first_epoch = first_epoch;
@@ -142,11 +142,13 @@ void apd_tally_receipts(struct apd_tally *tally, const struct apd_step_data *dat
 
         sum[next] += apd_receipt(data->epoch[r], data->sample[r]);
         samples[next]++;
+        bad[next] += data->labels[r] < 0;
     }
     for (int e = 0; e < 2; e++, at += RECEIPT_FIELDS) {
         at[0] = (double)(uint32_t)sum[e];
         at[1] = (double)(uint32_t)(sum[e] >> 32);
         at[2] = (double)samples[e];
+        at[3] = (double)bad[e];
     }
 }
 
@@ -189,6 +191,7 @@ void apd_tally_get_receipts(const struct apd_tally *tally, struct apd_step_recei
         out[e].epoch = tally->first_epoch + e;
         out[e].sum = (uint64_t)at[0] + ((uint64_t)at[1] << 32);
         out[e].samples = (uint64_t)at[2];
+        out[e].bad = (uint64_t)at[3];
     }
 }
 

@@ -29,6 +29,7 @@ enum { APD_FLAG_DRAIN = 1, APD_FLAG_STOP = 2, APD_FLAG_FAILED = 4 };
 struct apd_step_receipt {
     uint32_t epoch;
     uint64_t samples, sum;
+    uint64_t bad; /* of the samples, that could not be used */
 };
 
 struct apd_tally;

@@ -154,10 +154,12 @@ static enum apd_code eval_set(struct apd_job *job, struct apd_net *net,
                               const struct apd_eval_options *options, enum apd_bn_set set,
                               struct apd_err *err)
 {
+    struct apd_sampler_settings sampler;
     struct apd_evaluation evaluation = {.net = net,
                                         .params = job->params,
                                         .comm = job->comm,
                                         .dataset = job->test,
+                                        .sampler = &sampler,
                                         .batch = (int)job->config.eval.batch,
                                         .images = options->images,
                                         .set = set,
@@ -173,6 +175,7 @@ static enum apd_code eval_set(struct apd_job *job, struct apd_net *net,
     size_t classes = (size_t)job->arch.classes;
     enum apd_code rc = APD_OK;
 
+    apd_job_sampler(job, APD_SPLIT_TEST, &sampler);
     if (options->per_class) {
         result.by_class = malloc(classes * sizeof *result.by_class);
         if (result.by_class == NULL)

@@ -48,6 +48,7 @@ static enum apd_code one_step(struct run *run, unsigned *out_flags, struct apd_e
     APD_TRY(apd_step_run(run->step, run->progress.step, data, got == APD_OK ? NULL : &data_err, lr,
                          flags_to_raise(run, commands), &result, err));
     run->progress.step++;
+    run_report_bad(run, data);
     *out_flags = result.flags;
     run_report_step(run, &result, lr, apd_now_s() - began, wait_ms);
     APD_TRY(run_keep_receipts(run, &result, &closed, err));

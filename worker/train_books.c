@@ -1,5 +1,7 @@
 #include "worker/train_private.h"
 
+#include "proto/run_dir.h"
+
 #include <string.h>
 
 enum { SHARDS_CHECKED = 4096 };
@@ -56,6 +58,35 @@ void run_report_step(struct run *run, const struct apd_step_result *result, doub
     apd_link_report_step(run->link, &report);
 }
 
+void run_report_bad(struct run *run, const struct apd_step_data *data)
+{
+    for (uint32_t i = 0; i < data->bad_count; i++) {
+        const struct apd_bad_sample *found = &data->bad[i];
+        Advprop__V1__BadSample bad = ADVPROP__V1__BAD_SAMPLE__INIT;
+
+        bad.sample = data->sample[found->row];
+        bad.epoch = data->epoch[found->row];
+        bad.step = run->progress.step;
+        bad.lane = data->lane_first + found->row / data->lane_batch;
+        bad.reason = (char *)(uintptr_t)found->reason;
+        apd_link_report_bad_sample(run->link, &bad);
+    }
+}
+
+static enum apd_code check_bad(const struct run *run, const struct apd_step_receipt *open,
+                               struct apd_err *err)
+{
+    double share = run->config->data.max_bad;
+
+    if ((double)open->bad <= share * (double)run->plan_desc.samples)
+        return APD_OK;
+    return apd_fail(err, APD_DATA,
+                    "epoch %u: %llu of %llu samples could not be used, more than data.max_bad %g "
+                    "allows; " APD_RUN_BAD " names them",
+                    open->epoch, (unsigned long long)open->bad,
+                    (unsigned long long)run->plan_desc.samples, share);
+}
+
 /* Adds the step's receipts; closes the epoch when its last sample is in. *out_closed: whether it
  * was. */
 enum apd_code run_keep_receipts(struct run *run, const struct apd_step_result *result,
@@ -67,6 +98,8 @@ enum apd_code run_keep_receipts(struct run *run, const struct apd_step_result *r
     *out_closed = 0;
     open->samples += result->receipt[0].samples;
     open->sum += result->receipt[0].sum;
+    open->bad += result->receipt[0].bad;
+    APD_TRY(check_bad(run, open, err));
     if (open->samples < run->plan_desc.samples)
         return APD_OK;
     receipt.epoch = open->epoch;

@@ -56,6 +56,8 @@ void run_end(struct run *run, enum apd_code rc, const struct apd_err *err);
 APD_MUST_USE enum apd_code run_check_shards(struct run *run, uint32_t epoch, struct apd_err *err);
 void run_report_step(struct run *run, const struct apd_step_result *result, double lr,
                      double step_s, double wait_ms);
+/* Samples of a committed step that could not be used. */
+void run_report_bad(struct run *run, const struct apd_step_data *data);
 /* Adds the step's receipts; closes the epoch when its last sample is in. *out_closed: whether it
  * was. */
 APD_MUST_USE enum apd_code run_keep_receipts(struct run *run, const struct apd_step_result *result,

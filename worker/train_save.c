@@ -12,11 +12,13 @@ enum apd_code run_evaluate(struct run *run, enum apd_bn_set set, int attack_step
                            struct apd_err *err)
 {
     const struct apd_config *config = run->config;
+    struct apd_sampler_settings sampler;
     struct apd_evaluation evaluation = {
         .net = apd_step_net(run->step),
         .params = run->job->params,
         .comm = run->job->comm,
         .dataset = run->job->test,
+        .sampler = &sampler,
         .batch = (int)config->eval.batch,
         .images = attack_steps > 0 ? (uint64_t)config->eval.attack_images : 0,
         .set = set,
@@ -29,6 +31,7 @@ enum apd_code run_evaluate(struct run *run, enum apd_bn_set set, int attack_step
     enum apd_code rc;
     char name[32];
 
+    apd_job_sampler(run->job, APD_SPLIT_TEST, &sampler);
     (void)snprintf(name, sizeof name, "%s", set == APD_BN_MAIN ? "main" : "aux");
     if (attack_steps > 0)
         (void)snprintf(name, sizeof name, "%s-pgd%d", set == APD_BN_MAIN ? "main" : "aux",

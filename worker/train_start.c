@@ -108,19 +108,25 @@ static enum apd_code make_step(struct run *run, struct apd_err *err)
     return apd_step_create(&setup, &run->step, err);
 }
 
+static void on_wait(void *ctx, const char *text)
+{
+    apd_link_detail(ctx, text);
+}
+
 static enum apd_code make_loader(struct run *run, struct apd_err *err)
 {
-    struct apd_loader_settings settings = {
-        .plan = &run->plan_desc,
-        .dataset = run->job->train,
-        .augment = {.kind = (enum apd_augment)run->config->augment,
-                    .crop_padding_px = (int)run->config->data.crop_padding_px,
-                    .seed = (uint64_t)run->config->seed},
-        .lane_first = run->lane_first,
-        .lane_count = run->lane_count,
-        .first_step = run->progress.step,
-        .wait_timeout_ms = LOADER_TIMEOUT_MS};
+    struct apd_loader_settings settings = {.plan = &run->plan_desc,
+                                           .dataset = run->job->train,
+                                           .lane_first = run->lane_first,
+                                           .lane_count = run->lane_count,
+                                           .first_step = run->progress.step,
+                                           .threads = (int)run->config->data.threads,
+                                           .slots = (uint32_t)run->config->data.read_ahead + 1,
+                                           .wait_timeout_ms = LOADER_TIMEOUT_MS,
+                                           .on_wait = on_wait,
+                                           .ctx = run->link};
 
+    apd_job_sampler(run->job, APD_SPLIT_TRAIN, &settings.sampler);
     return apd_loader_create(&settings, &run->loader, err);
 }
 

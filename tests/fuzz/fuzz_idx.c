@@ -39,7 +39,6 @@ static void one(struct test_random *random)
 {
     struct apd_dataset *dataset = NULL;
     struct apd_err err = {0};
-    int32_t label;
 
     write_pair(random);
     if (apd_dataset_open("idx", scratch_path("."), APD_SPLIT_TRAIN, 0, &dataset, &err) != APD_OK) {
@@ -48,13 +47,15 @@ static void one(struct test_random *random)
         return;
     }
     for (uint64_t i = 0; i < dataset->samples; i++) {
-        unsigned char *pixels = malloc(apd_dataset_image_bytes(dataset));
+        struct apd_buffer buffer = {0};
+        struct apd_stored stored = {0};
 
-        fuzz_check(pixels != NULL, "image without memory");
-        fuzz_check(apd_dataset_read(dataset, i, pixels, &label, &err) == APD_OK,
-                   "unreadable sample");
-        fuzz_check(label >= 0 && (uint32_t)label < dataset->classes, "label beyond the classes");
-        free(pixels);
+        fuzz_check(apd_dataset_fetch(dataset, i, &buffer, &stored, &err) == APD_OK,
+                   "a sample of an opened data set");
+        fuzz_check(stored.size == apd_dataset_image_bytes(dataset), "size of an image");
+        fuzz_check(stored.label >= 0 && (uint32_t)stored.label < dataset->classes,
+                   "label beyond the classes");
+        free(buffer.bytes);
     }
     apd_dataset_close(&dataset);
 }

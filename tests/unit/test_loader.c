@@ -10,14 +10,25 @@
 #include <cmocka.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 
-enum { SAMPLES = 997, C = 2, H = 5, W = 4, BYTES = C * H * W, LANES = 4, LANE_BATCH = 6 };
+enum {
+    SAMPLES = 997,
+    C = 2,
+    H = 5,
+    W = 4,
+    BYTES = C * H * W,
+    LANES = 4,
+    LANE_BATCH = 6,
+    SLOTS = 3
+};
 
 /* The data set's switches; one test at a time uses them. */
 static struct {
-    _Atomic uint64_t bad_sample; /* reading it fails */
+    _Atomic uint64_t bad_sample;    /* cannot be used */
+    _Atomic uint64_t broken_sample; /* cannot be read for a reason that is not its own */
     _Atomic uint64_t reads, reads_allowed;
     _Atomic int too_many, wrong_thread;
     pthread_mutex_t lock;
@@ -38,8 +49,8 @@ static uint8_t pixel_of(uint64_t sample, int i)
     return (uint8_t)(sample * 31 + (uint64_t)i * 7);
 }
 
-static enum apd_code read_sample(const struct apd_dataset *dataset, uint64_t sample,
-                                 uint8_t *out_pixels, int32_t *out_label, struct apd_err *err)
+static enum apd_code fetch(const struct apd_dataset *dataset, uint64_t sample,
+                           struct apd_buffer *buffer, struct apd_stored *out, struct apd_err *err)
 {
     char name[16] = "";
 
@@ -55,9 +66,13 @@ static enum apd_code read_sample(const struct apd_dataset *dataset, uint64_t sam
     pthread_mutex_unlock(&gate.lock);
     if (sample == gate.bad_sample)
         return apd_fail(err, APD_DATA, "file.tar: damaged at offset 17");
+    if (sample == gate.broken_sample)
+        return apd_fail(err, APD_IO, "file.tar: the disk is gone");
+    if (buffer->bytes == NULL)
+        buffer->bytes = malloc(BYTES);
     for (int i = 0; i < BYTES; i++)
-        out_pixels[i] = pixel_of(sample, i);
-    *out_label = (int32_t)(sample % 10);
+        buffer->bytes[i] = pixel_of(sample, i);
+    *out = (struct apd_stored){buffer->bytes, BYTES, (int32_t)(sample % 10)};
     return APD_OK;
 }
 
@@ -67,7 +82,7 @@ static void close_nothing(struct apd_dataset *dataset)
 }
 
 static const struct apd_dataset_ops ops = {
-    .format = "arithmetic", .read = read_sample, .close = close_nothing};
+    .format = "arithmetic", .fetch = fetch, .close = close_nothing};
 static uint64_t shard_samples[] = {300, 400, 297};
 static const struct apd_dataset dataset = {.ops = &ops,
                                            .samples = SAMPLES,
@@ -92,7 +107,9 @@ static struct apd_loader_settings settings_of(uint32_t lane_first, uint32_t lane
     return (struct apd_loader_settings){
         .plan = &plan_desc,
         .dataset = &dataset,
-        .augment = {.kind = APD_AUGMENT_CROP_FLIP, .crop_padding_px = 2, .seed = 7},
+        .sampler = {.augment = {.kind = APD_AUGMENT_CROP_FLIP, .crop_padding_px = 2, .seed = 7}},
+        .threads = 1,
+        .slots = SLOTS,
         .lane_first = lane_first,
         .lane_count = lane_count,
         .first_step = first_step,
@@ -124,7 +141,7 @@ static const struct apd_step_data *step_of(struct apd_loader *loader, uint64_t s
 static int reset(void **state)
 {
     (void)state;
-    gate.bad_sample = UINT64_MAX;
+    gate.bad_sample = gate.broken_sample = UINT64_MAX;
     gate.reads = 0;
     gate.reads_allowed = UINT64_MAX;
     gate.too_many = gate.wrong_thread = 0;
@@ -158,7 +175,7 @@ static void steps_follow_the_plan(void **state)
             assert_int_equal(data->labels[row], place.sample % 10);
             for (int i = 0; i < BYTES; i++)
                 plain[i] = pixel_of(place.sample, i);
-            choice = apd_augment_choose(&settings.augment, place.epoch, place.sample);
+            choice = apd_augment_choose(&settings.sampler.augment, place.epoch, place.sample);
             apd_augment_apply(choice, C, H, W, plain, expected);
             assert_memory_equal(data->pixels + row * BYTES, expected, BYTES);
         }
@@ -242,10 +259,10 @@ static void reads_no_more_than_the_ring_holds(void **state)
     struct apd_loader *loader;
 
     (void)state;
-    gate.reads_allowed = APD_LOADER_SLOTS * LANE_BATCH;
+    gate.reads_allowed = SLOTS * LANE_BATCH;
     loader = loader_of(settings_of(2, 1, 0));
     for (uint64_t step = 0; step < 200; step++) {
-        gate.reads_allowed = (step + APD_LOADER_SLOTS) * LANE_BATCH;
+        gate.reads_allowed = (step + SLOTS) * LANE_BATCH;
         (void)step_of(loader, step);
     }
     apd_loader_destroy(&loader);
@@ -253,9 +270,38 @@ static void reads_no_more_than_the_ring_holds(void **state)
     assert_true(gate.reads >= 200 * LANE_BATCH);
 }
 
-static void bad_sample_is_told_by_its_step_and_by_no_earlier(void **state)
+static void bad_sample_is_a_grey_row_without_a_label(void **state)
 {
     struct apd_loader *loader;
+    struct apd_plan *plan;
+    struct apd_place place;
+    struct apd_err err;
+
+    (void)state;
+    assert_int_equal(apd_plan_create(&plan_desc, &plan, &err), APD_OK);
+    apd_plan_at(plan, 9, 1, 4, &place); /* step 9 is in the first epoch: read once until then */
+    gate.bad_sample = place.sample;
+    loader = loader_of(settings_of(0, 2, 0));
+    for (uint64_t step = 0; step < 20; step++) {
+        const struct apd_step_data *data = step_of(loader, step);
+
+        assert_int_equal(data->bad_count, step == 9);
+        if (step != 9)
+            continue;
+        assert_int_equal(data->bad[0].row, LANE_BATCH + 4);
+        assert_string_equal(data->bad[0].reason, "file.tar: damaged at offset 17");
+        assert_int_equal(data->labels[LANE_BATCH + 4], -1);
+        assert_int_equal(data->sample[LANE_BATCH + 4], place.sample);
+        for (int i = 0; i < BYTES; i++)
+            assert_int_equal(data->pixels[(LANE_BATCH + 4) * BYTES + i], 128);
+        assert_true(data->labels[LANE_BATCH + 3] >= 0);
+    }
+    apd_loader_destroy(&loader);
+    apd_plan_destroy(&plan);
+}
+
+static void broken_disk_is_told_by_its_step_and_by_no_earlier(void **state)
+{
     const struct apd_step_data *data = NULL;
     struct apd_plan *plan;
     struct apd_place place;
@@ -264,21 +310,73 @@ static void bad_sample_is_told_by_its_step_and_by_no_earlier(void **state)
 
     (void)state;
     assert_int_equal(apd_plan_create(&plan_desc, &plan, &err), APD_OK);
-    apd_plan_at(plan, 9, 1, 4, &place); /* step 9 is in the first epoch: read once until then */
-    gate.bad_sample = place.sample;
-    loader = loader_of(settings_of(0, 2, 0));
-    for (uint64_t step = 0; step < 9; step++)
-        (void)step_of(loader, step);
-    for (int again = 0; again < 2; again++) {
-        assert_int_equal(apd_loader_step(loader, 9, &data, NULL, &err), APD_DATA);
-        (void)snprintf(named, sizeof named, "step 9, lane 1, epoch 0, sample %" PRIu64 ": file.tar",
-                       place.sample);
-        assert_non_null(strstr(err.msg, named));
+    apd_plan_at(plan, 9, 1, 4, &place);
+    gate.broken_sample = place.sample;
+    for (int threads = 1; threads <= 4; threads += 3) {
+        struct apd_loader_settings settings = settings_of(0, 2, 0);
+        struct apd_loader *loader;
+
+        settings.threads = threads;
+        loader = loader_of(settings);
+        for (uint64_t step = 0; step < 9; step++)
+            (void)step_of(loader, step);
+        for (int again = 0; again < 2; again++) {
+            assert_int_equal(apd_loader_step(loader, 9, &data, NULL, &err), APD_IO);
+            (void)snprintf(named, sizeof named,
+                           "step 9, lane 1, epoch 0, sample %" PRIu64 ": file.tar", place.sample);
+            assert_non_null(strstr(err.msg, named));
+        }
+        assert_int_equal(apd_loader_step(loader, 10, &data, NULL, &err), APD_IO);
+        assert_null(data);
+        apd_loader_destroy(&loader);
     }
-    assert_int_equal(apd_loader_step(loader, 10, &data, NULL, &err), APD_DATA);
-    assert_null(data);
-    apd_loader_destroy(&loader);
     apd_plan_destroy(&plan);
+}
+
+static void threads_give_the_same_rows(void **state)
+{
+    struct apd_loader_settings settings = settings_of(0, LANES, 0);
+    struct apd_loader *one = loader_of(settings), *many;
+
+    (void)state;
+    settings.threads = 5;
+    settings.slots = 7;
+    many = loader_of(settings);
+    for (uint64_t step = 0; step < 300; step++) {
+        const struct apd_step_data *a = step_of(one, step), *b = step_of(many, step);
+        size_t rows = LANES * LANE_BATCH;
+
+        assert_memory_equal(a->pixels, b->pixels, rows * BYTES);
+        assert_memory_equal(a->labels, b->labels, rows * 4);
+        assert_memory_equal(a->sample, b->sample, rows * 8);
+    }
+    apd_loader_destroy(&one);
+    apd_loader_destroy(&many);
+}
+
+static void open_when_told(void *ctx, const char *text)
+{
+    _Atomic int *told = ctx;
+
+    if (strncmp(text, "shard ", 6) == 0 && strstr(text, ", sample ") != NULL)
+        *told = 1;
+    set_gate(0);
+}
+
+static void long_wait_tells_what_for(void **state)
+{
+    struct apd_loader_settings settings = settings_of(0, 1, 0);
+    struct apd_loader *loader;
+    _Atomic int told = 0;
+
+    (void)state;
+    set_gate(1);
+    settings.on_wait = open_when_told;
+    settings.ctx = &told;
+    loader = loader_of(settings);
+    (void)step_of(loader, 0);
+    assert_int_equal(told, 1);
+    apd_loader_destroy(&loader);
 }
 
 static void slow_data_is_a_timeout_and_then_comes(void **state)
@@ -346,7 +444,7 @@ static void destroy_waits_for_the_read_in_flight_only(void **state)
     assert_int_equal(pthread_create(&opener, NULL, open_gate, NULL), 0);
     apd_loader_destroy(&loader);
     assert_int_equal(pthread_join(opener, NULL), 0);
-    assert_true(gate.reads <= LANES * LANE_BATCH * APD_LOADER_SLOTS);
+    assert_true(gate.reads <= LANES * LANE_BATCH * SLOTS);
 }
 
 static void what_does_not_fit_is_refused(void **state)
@@ -379,7 +477,10 @@ int main(void)
         cmocka_unit_test_setup(late_start_gives_the_same_rows, reset),
         cmocka_unit_test_setup(same_step_again_gives_the_same_memory, reset),
         cmocka_unit_test_setup(reads_no_more_than_the_ring_holds, reset),
-        cmocka_unit_test_setup(bad_sample_is_told_by_its_step_and_by_no_earlier, reset),
+        cmocka_unit_test_setup(bad_sample_is_a_grey_row_without_a_label, reset),
+        cmocka_unit_test_setup(broken_disk_is_told_by_its_step_and_by_no_earlier, reset),
+        cmocka_unit_test_setup(threads_give_the_same_rows, reset),
+        cmocka_unit_test_setup(long_wait_tells_what_for, reset),
         cmocka_unit_test_setup(slow_data_is_a_timeout_and_then_comes, reset),
         cmocka_unit_test_setup(destroy_at_any_moment_joins_and_frees, reset),
         cmocka_unit_test_setup(destroy_waits_for_the_read_in_flight_only, reset),

@@ -158,6 +158,7 @@ static void gradients_that_are_dropped_are_not_counted(void **state)
     stepper_config(&config, &stepper_tiny);
     config.attack.reuse_gradients = 0;
     stepper_init(&stepper, stepper_ref64(), &config, &stepper_tiny);
+    stepper_run(&stepper, 0, 0.1, NULL);
     assert_true(apd_step_count(stepper.step, APD_SET_SHARED) == 8 + 3);
     assert_true(apd_step_count(stepper.step, APD_SET_MAIN) == 8);
     assert_true(apd_step_count(stepper.step, APD_SET_AUX) == 3);

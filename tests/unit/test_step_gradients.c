@@ -130,6 +130,25 @@ static void mixed_images_equal_finite_differences(void **state)
     }
 }
 
+static void bad_samples_weigh_nothing(void **state)
+{
+    struct apd_config config;
+    struct stepper stepper;
+    int places[APD_SETS] = {0};
+
+    (void)state;
+    stepper_config(&config, &stepper_tiny);
+    config.mix.kind = APD_MIX_MIXUP;
+    stepper_init(&stepper, stepper_ref64(), &config, &stepper_tiny);
+    stepper.labels[1] = -1;                      /* clean: it and the one it is mixed into */
+    stepper.labels[stepper_tiny.clean + 1] = -1; /* auxiliary */
+    assert_true(check_weight_gradients(&stepper, 40, places) < 1e-6);
+    assert_true(apd_step_count(stepper.step, APD_SET_AUX) == 5);
+    assert_true(apd_step_count(stepper.step, APD_SET_MAIN) < 8 &&
+                apd_step_count(stepper.step, APD_SET_MAIN) >= 6);
+    stepper_fini(&stepper);
+}
+
 static void synchronised_bn_equals_finite_differences(void **state)
 {
     struct apd_config config;
@@ -249,6 +268,7 @@ int main(void)
         cmocka_unit_test(two_noise_passes_equal_finite_differences),
         cmocka_unit_test(paired_attack_equals_finite_differences),
         cmocka_unit_test(mixed_images_equal_finite_differences),
+        cmocka_unit_test(bad_samples_weigh_nothing),
         cmocka_unit_test(synchronised_bn_equals_finite_differences),
         cmocka_unit_test(imagenet_stem_equals_finite_differences),
         cmocka_unit_test(image_gradient_equals_finite_differences),

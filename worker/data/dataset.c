@@ -37,13 +37,14 @@ enum apd_code apd_dataset_open(const char *format, const char *path, enum apd_sp
     return APD_OK;
 }
 
-enum apd_code apd_dataset_read(const struct apd_dataset *dataset, uint64_t sample,
-                               uint8_t *out_pixels, int32_t *out_label, struct apd_err *err)
+enum apd_code apd_dataset_fetch(const struct apd_dataset *dataset, uint64_t sample,
+                                struct apd_buffer *buffer, struct apd_stored *out,
+                                struct apd_err *err)
 {
     if (sample >= dataset->samples)
         return apd_fail(err, APD_BUG, "sample %" PRIu64 " asked for, expected below %" PRIu64,
                         sample, dataset->samples);
-    return dataset->ops->read(dataset, sample, out_pixels, out_label, err);
+    return dataset->ops->fetch(dataset, sample, buffer, out, err);
 }
 
 void apd_dataset_close(struct apd_dataset **dataset)

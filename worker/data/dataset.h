@@ -1,9 +1,9 @@
-/* A data set: samples numbered 0 .. samples - 1, each one image of u8 pixels and one label.
+/* A data set: samples numbered 0 .. samples - 1, each one image and one label, as they are stored.
  *
  * The way a format joins: fill one apd_dataset_ops, put a line into the table of dataset.c.
  * Everybody else sees only this header. Formats: "idx" (idx.c).
  *
- * Threads: open and close on the step thread; read may be called from several threads at once. */
+ * Threads: open and close on the step thread; fetch may be called from several threads at once. */
 #ifndef APD_WORKER_DATA_DATASET_H
 #define APD_WORKER_DATA_DATASET_H
 
@@ -17,6 +17,18 @@ enum apd_split { APD_SPLIT_TRAIN, APD_SPLIT_TEST };
 
 struct apd_dataset;
 
+/* Memory that grows at need; `= {0}` is valid, free(bytes) ends it. */
+struct apd_buffer {
+    uint8_t *bytes;
+    size_t capacity;
+};
+
+struct apd_stored {
+    const uint8_t *bytes; /* [c][h][w] */
+    size_t size;
+    int32_t label;
+};
+
 struct apd_dataset_ops {
     const char *format; /* value of data.format */
 
@@ -26,9 +38,10 @@ struct apd_dataset_ops {
     enum apd_code (*open)(struct apd_dataset *dataset, const char *path, enum apd_split split,
                           uint32_t classes, struct apd_err *err);
 
-    /* pixels: [c][h][w] u8, written on success only in full. sample < dataset->samples. */
-    enum apd_code (*read)(const struct apd_dataset *dataset, uint64_t sample, uint8_t *out_pixels,
-                          int32_t *out_label, struct apd_err *err);
+    /* sample < dataset->samples. out->bytes lie in the data set or in `buffer`, until its next use.
+     * APD_DATA: this sample cannot be had, out->label is set if it is known. */
+    enum apd_code (*fetch)(const struct apd_dataset *dataset, uint64_t sample,
+                           struct apd_buffer *buffer, struct apd_stored *out, struct apd_err *err);
 
     void (*close)(struct apd_dataset *dataset);
 };
@@ -52,10 +65,10 @@ APD_MUST_USE enum apd_code apd_dataset_open(const char *format, const char *path
                                             enum apd_split split, uint32_t classes,
                                             struct apd_dataset **out, struct apd_err *err);
 
-/* out_pixels: [c][h][w]. Thread-safe. APD_BUG for a sample out of range. */
-APD_MUST_USE enum apd_code apd_dataset_read(const struct apd_dataset *dataset, uint64_t sample,
-                                            uint8_t *out_pixels, int32_t *out_label,
-                                            struct apd_err *err);
+/* As fetch above. Thread-safe, with a buffer for each thread. APD_BUG for a sample out of range. */
+APD_MUST_USE enum apd_code apd_dataset_fetch(const struct apd_dataset *dataset, uint64_t sample,
+                                             struct apd_buffer *buffer, struct apd_stored *out,
+                                             struct apd_err *err);
 
 /* NULL ok; nulls. */
 void apd_dataset_close(struct apd_dataset **dataset);

@@ -218,15 +218,16 @@ done:
     return rc;
 }
 
-static enum apd_code idx_read(const struct apd_dataset *dataset, uint64_t sample,
-                              uint8_t *out_pixels, int32_t *out_label, struct apd_err *err)
+static enum apd_code idx_fetch(const struct apd_dataset *dataset, uint64_t sample,
+                               struct apd_buffer *buffer, struct apd_stored *out,
+                               struct apd_err *err)
 {
     const struct idx_state *state = dataset->state;
     size_t bytes = apd_dataset_image_bytes(dataset);
 
+    (void)buffer;
     (void)err; /* all was checked when it was opened */
-    memcpy(out_pixels, state->pixels + sample * bytes, bytes);
-    *out_label = state->labels[sample];
+    *out = (struct apd_stored){state->pixels + sample * bytes, bytes, state->labels[sample]};
     return APD_OK;
 }
 
@@ -244,6 +245,6 @@ static void idx_close(struct apd_dataset *dataset)
 const struct apd_dataset_ops apd_idx_ops = {
     .format = "idx",
     .open = idx_open,
-    .read = idx_read,
+    .fetch = idx_fetch,
     .close = idx_close,
 };
