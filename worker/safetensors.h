@@ -18,8 +18,30 @@
 
 #define APD_TENSOR_DIMS 8
 
-/* What we write and read. Files of others may hold further types; those can be listed, not read. */
-enum apd_dtype { APD_DTYPE_F32, APD_DTYPE_U64, APD_DTYPE_I64, APD_DTYPE_OTHER };
+/* The types of the format. */
+enum apd_dtype {
+    APD_DTYPE_F64,
+    APD_DTYPE_F32,
+    APD_DTYPE_F16,
+    APD_DTYPE_BF16,
+    APD_DTYPE_F8_E4M3,
+    APD_DTYPE_F8_E5M2,
+    APD_DTYPE_I64,
+    APD_DTYPE_I32,
+    APD_DTYPE_I16,
+    APD_DTYPE_I8,
+    APD_DTYPE_U64,
+    APD_DTYPE_U32,
+    APD_DTYPE_U16,
+    APD_DTYPE_U8,
+    APD_DTYPE_BOOL,
+    APD_DTYPES
+};
+
+const char *apd_dtype_name(enum apd_dtype dtype); /* as in the file: "F32" */
+unsigned apd_dtype_bytes(enum apd_dtype dtype);   /* of one element */
+/* 0: no type of the format has this name. */
+int apd_dtype_of(const char *name, enum apd_dtype *out);
 
 struct apd_tensor {
     const char *name;
@@ -33,8 +55,8 @@ struct apd_meta {
     const char *key, *value;
 };
 
-/* Number of elements. */
 uint64_t apd_tensor_elems(const struct apd_tensor *tensor);
+uint64_t apd_tensor_bytes(const struct apd_tensor *tensor);
 
 /* Writes `path` in the order given: temporary name in the same folder, write, fsync, rename, fsync
  * of the folder. On failure nothing new is left under either name, and the message names the
@@ -62,6 +84,13 @@ const struct apd_tensor *apd_safetensors_at(const struct apd_safetensors *file, 
 const struct apd_tensor *apd_safetensors_find(const struct apd_safetensors *file, const char *name);
 /* NULL if there is none. Valid until close. */
 const char *apd_safetensors_meta(const struct apd_safetensors *file, const char *key);
+/* All metadata, in the order of the file. Valid until close. */
+const struct apd_meta *apd_safetensors_metas(const struct apd_safetensors *file, size_t *out_count);
+
+/* Reads the values of a tensor of this file as they lie in it, apd_tensor_bytes() of them. */
+APD_MUST_USE enum apd_code apd_safetensors_read(const struct apd_safetensors *file,
+                                                const struct apd_tensor *tensor, void *dst,
+                                                struct apd_err *err);
 
 /* Reads a tensor of exactly `elems` elements of this type. APD_DATA: not there, other type or size.
  */

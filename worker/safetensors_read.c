@@ -20,8 +20,8 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
 #define METADATA_MEMBER "__metadata__"
 
 struct entry {
-    struct apd_tensor tensor;
-    uint64_t begin, end; /* from the start of the data */
+    struct apd_tensor tensor; /* first: what is handed out leads back to the entry */
+    uint64_t begin, end;      /* from the start of the data */
 };
 
 struct apd_safetensors {
@@ -31,44 +31,11 @@ struct apd_safetensors {
     uint64_t header_bytes, file_bytes;
     struct entry *entries; /* by offset */
     size_t count;
+    struct apd_meta *metas;
+    size_t meta_count;
 };
 
-uint64_t apd_tensor_elems(const struct apd_tensor *tensor)
-{
-    uint64_t elems = 1;
-
-    for (int d = 0; d < tensor->dims; d++)
-        elems *= tensor->shape[d];
-    return elems;
-}
-
 /* ---------------------------------------------------------------- the header */
-
-/* Bytes of an element of a type of the format, 0 for a name that is none. */
-static unsigned dtype_of(const char *name, enum apd_dtype *out)
-{
-    static const struct {
-        const char *name;
-        unsigned bytes;
-        enum apd_dtype dtype;
-    } types[] = {
-        {"F32", 4, APD_DTYPE_F32},       {"U64", 8, APD_DTYPE_U64},
-        {"I64", 8, APD_DTYPE_I64},       {"BOOL", 1, APD_DTYPE_OTHER},
-        {"U8", 1, APD_DTYPE_OTHER},      {"I8", 1, APD_DTYPE_OTHER},
-        {"F8_E5M2", 1, APD_DTYPE_OTHER}, {"F8_E4M3", 1, APD_DTYPE_OTHER},
-        {"I16", 2, APD_DTYPE_OTHER},     {"U16", 2, APD_DTYPE_OTHER},
-        {"F16", 2, APD_DTYPE_OTHER},     {"BF16", 2, APD_DTYPE_OTHER},
-        {"I32", 4, APD_DTYPE_OTHER},     {"U32", 4, APD_DTYPE_OTHER},
-        {"F64", 8, APD_DTYPE_OTHER},
-    };
-
-    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-        if (name != NULL && strcmp(name, types[i].name) == 0) {
-            *out = types[i].dtype;
-            return types[i].bytes;
-        }
-    return 0;
-}
 
 static int get_count(const json_t *value, uint64_t *out)
 {
@@ -102,14 +69,14 @@ static const char *entry_of(const char *name, const json_t *member, struct entry
 {
     const json_t *offsets = json_object_get(member, "data_offsets");
     const char *dtype = json_string_value(json_object_get(member, "dtype"));
-    unsigned elem_bytes = dtype_of(dtype, &out->tensor.dtype);
     const char *problem;
     uint64_t bytes;
 
     out->tensor.name = name;
-    if (elem_bytes == 0)
+    if (dtype == NULL || !apd_dtype_of(dtype, &out->tensor.dtype))
         return "dtype is missing or unknown";
-    problem = shape_of(json_object_get(member, "shape"), elem_bytes, &out->tensor, &bytes);
+    problem = shape_of(json_object_get(member, "shape"), apd_dtype_bytes(out->tensor.dtype),
+                       &out->tensor, &bytes);
     if (problem != NULL)
         return problem;
     if (!json_is_array(offsets) || json_array_size(offsets) != 2 ||
@@ -130,7 +97,7 @@ static int by_offset(const void *a, const void *b)
     return (x->end > y->end) - (x->end < y->end);
 }
 
-static enum apd_code check_metadata(const struct apd_safetensors *file, struct apd_err *err)
+static enum apd_code read_metadata(struct apd_safetensors *file, struct apd_err *err)
 {
     json_t *metadata = json_object_get(file->root, METADATA_MEMBER);
     const char *key;
@@ -138,10 +105,14 @@ static enum apd_code check_metadata(const struct apd_safetensors *file, struct a
 
     if (metadata != NULL && !json_is_object(metadata))
         return apd_fail(err, APD_DATA, "%s: %s is not an object", file->path, METADATA_MEMBER);
+    file->metas = calloc(json_object_size(metadata) + 1, sizeof *file->metas);
+    if (file->metas == NULL)
+        return apd_fail(err, APD_NOMEM, "metadata of %s", file->path);
     json_object_foreach(metadata, key, value)
     {
         if (!json_is_string(value))
             return apd_fail(err, APD_DATA, "%s: metadata %s is not a string", file->path, key);
+        file->metas[file->meta_count++] = (struct apd_meta){key, json_string_value(value)};
     }
     return APD_OK;
 }
@@ -287,7 +258,7 @@ enum apd_code apd_safetensors_open(const char *path, const char *expected_sha256
     if (expected_sha256 != NULL)
         APD_GO(check_sha256(file, expected_sha256, err));
     APD_GO(read_header(file, err));
-    APD_GO(check_metadata(file, err));
+    APD_GO(read_metadata(file, err));
     APD_GO(read_entries(file, err));
     APD_GO(check_cover(file, err));
     *out = file;
@@ -305,6 +276,7 @@ void apd_safetensors_close(struct apd_safetensors **file)
         close((*file)->fd);
     json_decref((*file)->root);
     free((*file)->entries);
+    free((*file)->metas);
     free((*file)->path);
     free(*file);
     *file = NULL;
@@ -322,19 +294,12 @@ const struct apd_tensor *apd_safetensors_at(const struct apd_safetensors *file, 
     return &file->entries[index].tensor;
 }
 
-static const struct entry *find(const struct apd_safetensors *file, const char *name)
+const struct apd_tensor *apd_safetensors_find(const struct apd_safetensors *file, const char *name)
 {
     for (size_t i = 0; i < file->count; i++)
         if (strcmp(file->entries[i].tensor.name, name) == 0)
-            return &file->entries[i];
+            return &file->entries[i].tensor;
     return NULL;
-}
-
-const struct apd_tensor *apd_safetensors_find(const struct apd_safetensors *file, const char *name)
-{
-    const struct entry *entry = find(file, name);
-
-    return entry == NULL ? NULL : &entry->tensor;
 }
 
 const char *apd_safetensors_meta(const struct apd_safetensors *file, const char *key)
@@ -342,22 +307,36 @@ const char *apd_safetensors_meta(const struct apd_safetensors *file, const char 
     return json_string_value(json_object_get(json_object_get(file->root, METADATA_MEMBER), key));
 }
 
+const struct apd_meta *apd_safetensors_metas(const struct apd_safetensors *file, size_t *out_count)
+{
+    *out_count = file->meta_count;
+    return file->metas;
+}
+
+enum apd_code apd_safetensors_read(const struct apd_safetensors *file,
+                                   const struct apd_tensor *tensor, void *dst, struct apd_err *err)
+{
+    const struct entry *entry = (const struct entry *)tensor;
+
+    return read_at(file, dst, entry->end - entry->begin,
+                   HEADER_START + file->header_bytes + entry->begin, err);
+}
+
 static enum apd_code read_tensor(const struct apd_safetensors *file, const char *name,
                                  enum apd_dtype dtype, void *dst, uint64_t elems,
                                  struct apd_err *err)
 {
-    const struct entry *entry = find(file, name);
+    const struct apd_tensor *tensor = apd_safetensors_find(file, name);
 
-    if (entry == NULL)
+    if (tensor == NULL)
         return apd_fail(err, APD_DATA, "%s: there is no tensor %s", file->path, name);
-    if (entry->tensor.dtype != dtype)
-        return apd_fail(err, APD_DATA, "%s: tensor %s is not of type %s", file->path, name,
-                        dtype == APD_DTYPE_F32 ? "F32" : "U64");
-    if (apd_tensor_elems(&entry->tensor) != elems)
+    if (tensor->dtype != dtype)
+        return apd_fail(err, APD_DATA, "%s: tensor %s is of type %s, expected %s", file->path, name,
+                        apd_dtype_name(tensor->dtype), apd_dtype_name(dtype));
+    if (apd_tensor_elems(tensor) != elems)
         return apd_fail(err, APD_DATA, "%s: tensor %s has %" PRIu64 " elements, expected %" PRIu64,
-                        file->path, name, apd_tensor_elems(&entry->tensor), elems);
-    return read_at(file, dst, entry->end - entry->begin,
-                   HEADER_START + file->header_bytes + entry->begin, err);
+                        file->path, name, apd_tensor_elems(tensor), elems);
+    return apd_safetensors_read(file, tensor, dst, err);
 }
 
 enum apd_code apd_safetensors_read_floats(const struct apd_safetensors *file, const char *name,

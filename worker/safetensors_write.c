@@ -24,36 +24,19 @@ struct output {
     uint64_t bytes;
 };
 
-static const char *dtype_name(enum apd_dtype dtype)
-{
-    static const char *const names[] = {
-        [APD_DTYPE_F32] = "F32", [APD_DTYPE_U64] = "U64", [APD_DTYPE_I64] = "I64"};
-
-    return (unsigned)dtype < sizeof names / sizeof *names ? names[dtype] : NULL;
-}
-
-static uint64_t tensor_bytes(const struct apd_tensor *tensor)
-{
-    return apd_tensor_elems(tensor) * (tensor->dtype == APD_DTYPE_F32 ? 4 : 8);
-}
-
-/* One entry of the header; NULL if it cannot be (memory, a name that is not UTF-8, another type).
- */
+/* One entry of the header; NULL if it cannot be. */
 static json_t *entry_of(const struct apd_tensor *tensor, uint64_t begin)
 {
-    const char *dtype = dtype_name(tensor->dtype);
-    json_t *shape;
+    json_t *shape = json_array();
 
-    if (dtype == NULL)
-        return NULL;
-    shape = json_array();
     for (int d = 0; d < tensor->dims; d++)
         if (json_array_append_new(shape, json_integer((json_int_t)tensor->shape[d])) != 0) {
             json_decref(shape);
             return NULL;
         }
-    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtype, "shape", shape, "data_offsets",
-                     (json_int_t)begin, (json_int_t)(begin + tensor_bytes(tensor)));
+    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", apd_dtype_name(tensor->dtype), "shape", shape,
+                     "data_offsets", (json_int_t)begin,
+                     (json_int_t)(begin + apd_tensor_bytes(tensor)));
 }
 
 /* Adds a member that must be new; takes the reference to `value` (NULL: failure). */
@@ -80,7 +63,7 @@ static enum apd_code build_header(const struct apd_tensor *tensors, size_t tenso
         APD_TRY(add_member(metadata, meta[i].key, json_string(meta[i].value), err));
     for (size_t i = 0; i < tensor_count; i++) {
         APD_TRY(add_member(root, tensors[i].name, entry_of(&tensors[i], begin), err));
-        begin += tensor_bytes(&tensors[i]);
+        begin += apd_tensor_bytes(&tensors[i]);
     }
     return APD_OK;
 }
@@ -166,7 +149,7 @@ enum apd_code apd_safetensors_write(const char *path, const struct apd_tensor *t
     output.created = 1;
     APD_GO(put_header(&output, root, err));
     for (size_t i = 0; i < tensor_count; i++)
-        APD_GO(put(&output, tensors[i].data, tensor_bytes(&tensors[i]), err));
+        APD_GO(put(&output, tensors[i].data, apd_tensor_bytes(&tensors[i]), err));
     APD_GO(apd_sha256_hex(output.hash, sha256, err));
     APD_GO(settle(&output, path, err));
     memcpy(out_sha256, sha256, sizeof sha256);
