@@ -5,7 +5,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 static size_t take(size_t *used, size_t n)
 {
@@ -131,52 +130,34 @@ void apd_params_swap_ema(struct apd_params *params)
     params->be->ops->weights_changed(params->be);
 }
 
-/* Order: for each layer conv.weight, then the BN's 4 vectors, then the auxiliary BN's 4; then fc.
- */
+static size_t place_of(const struct apd_params *params, const struct apd_tensor_info *info)
+{
+    const struct apd_layer_params *layer = &params->layer[info->layer];
+    int set = (int)info->set - APD_SET_MAIN;
+
+    switch (info->part) {
+    case APD_PART_CONV:
+        return layer->conv;
+    case APD_PART_GAMMA:
+        return layer->gamma[set];
+    case APD_PART_BETA:
+        return layer->beta[set];
+    case APD_PART_MEAN:
+        return layer->running_mean[set];
+    case APD_PART_VAR:
+        return layer->running_var[set];
+    case APD_PART_FC_WEIGHT:
+        return params->fc_weight;
+    default:
+        return params->fc_bias;
+    }
+}
+
 int apd_params_tensor(const struct apd_params *params, int i, struct apd_tensor_info *out)
 {
-    static const char *const vectors[4] = {"weight", "bias", "running_mean", "running_var"};
-    const struct apd_arch *arch = params->arch;
-    int per_layer = params->has_aux ? 9 : 5;
-    int layer = i / per_layer, part = i % per_layer;
-
-    memset(out, 0, sizeof *out);
-    out->layer = -1;
-    if (i < 0 || i >= arch->layer_count * per_layer + 2)
+    if (!apd_arch_tensor(params->arch, params->has_aux, i, out))
         return 0;
-    if (layer == arch->layer_count) {
-        out->dims = part == 0 ? 2 : 1;
-        out->shape[0] = arch->classes;
-        out->shape[1] = arch->features.c;
-        out->elems = (size_t)arch->classes * (part == 0 ? (size_t)arch->features.c : 1);
-        out->at = part == 0 ? params->fc_weight : params->fc_bias;
-        (void)snprintf(out->name, sizeof out->name, "fc.%s", vectors[part]);
-    } else if (part == 0) {
-        const struct apd_conv_shape *shape = &arch->layer[layer].shape;
-
-        out->dims = 4;
-        out->shape[0] = shape->out_c;
-        out->shape[1] = shape->in.c / shape->groups;
-        out->shape[2] = out->shape[3] = shape->kernel;
-        out->elems = (size_t)(out->shape[0] * out->shape[1] * out->shape[2] * out->shape[3]);
-        out->layer = layer;
-        out->at = params->layer[layer].conv;
-        (void)snprintf(out->name, sizeof out->name, "%s.weight", arch->layer[layer].conv);
-    } else {
-        const struct apd_layer_params *at = &params->layer[layer];
-        int set = (part - 1) / 4, which = (part - 1) % 4;
-        const size_t places[4] = {at->gamma[set], at->beta[set], at->running_mean[set],
-                                  at->running_var[set]};
-
-        out->dims = 1;
-        out->shape[0] = arch->layer[layer].out.c;
-        out->elems = (size_t)out->shape[0];
-        out->is_stat = which >= 2;
-        out->at = places[which];
-        out->set = APD_SET_MAIN + set;
-        (void)snprintf(out->name, sizeof out->name, "%s.%s%s", arch->layer[layer].bn,
-                       set == APD_BN_AUX ? "aux_bn." : "", vectors[which]);
-    }
+    out->at = place_of(params, out);
     return 1;
 }
 
@@ -185,7 +166,7 @@ enum apd_code apd_params_export(const struct apd_params *params, const struct ap
 {
     const char *at = (const char *)flat + info->at * params->be->elem_bytes;
 
-    if (info->layer >= 0)
+    if (info->part == APD_PART_CONV)
         return params->be->ops->conv_export(params->be, params->conv[info->layer], at, out, err);
     return params->be->ops->download_floats(params->be, out, at, info->elems, err);
 }
@@ -195,7 +176,7 @@ enum apd_code apd_params_import(const struct apd_params *params, const struct ap
 {
     void *at = apd_at(params, flat, info->at);
 
-    if (info->layer >= 0)
+    if (info->part == APD_PART_CONV)
         return params->be->ops->conv_import(params->be, params->conv[info->layer], in, at, err);
     return params->be->ops->upload_floats(params->be, at, in, info->elems, err);
 }
@@ -242,11 +223,9 @@ static void initial_values(const struct apd_params *params, const struct apd_ten
                            uint64_t seed, int zero_init, float *out)
 {
     const struct apd_arch *arch = params->arch;
-    int is_weight = strcmp(strrchr(info->name, '.'), ".weight") == 0;
-    int is_var = strcmp(strrchr(info->name, '.'), ".running_var") == 0;
-    int zero = 0;
+    int zero = zero_init && info->part == APD_PART_GAMMA && arch->layer[info->layer].zero_init;
 
-    if (info->layer >= 0) { /* fan-out of a convolution: out_c k k */
+    if (info->part == APD_PART_CONV) { /* fan-out of a convolution: out_c k k */
         double fan_out = (double)(info->shape[0] * info->shape[2] * info->shape[3]);
 
         fill_normal(seed, name_id(info->name), sqrt(2 / fan_out), out, info->elems);
@@ -257,13 +236,8 @@ static void initial_values(const struct apd_params *params, const struct apd_ten
                      info->elems);
         return;
     }
-    for (int i = 0; zero_init && i < arch->layer_count; i++) {
-        const struct apd_layer_params *layer = &params->layer[i];
-
-        zero |= arch->layer[i].zero_init && !info->is_stat &&
-                info->at == layer->gamma[info->set - APD_SET_MAIN];
-    }
-    fill_constant(((is_weight && !zero) || is_var) ? 1 : 0, out, info->elems);
+    fill_constant((info->part == APD_PART_GAMMA && !zero) || info->part == APD_PART_VAR ? 1 : 0,
+                  out, info->elems);
 }
 
 enum apd_code apd_params_init(struct apd_params *params, uint64_t seed, int zero_init,

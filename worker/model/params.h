@@ -4,19 +4,16 @@
  *
  *   weights: [ shared: convolutions, fc.weight, fc.bias | main: gamma, beta of main BN | aux ]
  *
- * so each parameter set of the method is one range. Names and shapes are torchvision's, auxiliary
- * BN is
- * "<bn>.aux_bn.<name>". A plain network (vanilla mode) has no aux range. */
+ * so each parameter set of the method is one range. A plain network (vanilla mode) has no aux
+ * range. Names and shapes are those of tensors.h. */
 #ifndef APD_WORKER_MODEL_PARAMS_H
 #define APD_WORKER_MODEL_PARAMS_H
 
 #include "base/err.h"
 #include "kernels/backend.h"
-#include "worker/model/arch.h"
+#include "worker/model/tensors.h"
 
 #include <stdint.h>
-
-enum apd_set { APD_SET_SHARED, APD_SET_MAIN, APD_SET_AUX, APD_SETS };
 
 struct apd_range {
     size_t first, count; /* elements */
@@ -66,19 +63,7 @@ APD_MUST_USE enum apd_code apd_params_average(struct apd_params *params, double 
  */
 void apd_params_swap_ema(struct apd_params *params);
 
-/* One named tensor in canonical layout. */
-struct apd_tensor_info {
-    char name[2 * APD_LAYER_NAME];
-    int dims;
-    int64_t shape[4];
-    size_t elems; /* product of shape */
-    int is_stat;  /* running statistics, else weights */
-    int layer;    /* convolution whose layout it has, -1: plain vector */
-    size_t at;    /* first element in weights or stats */
-    enum apd_set set;
-};
-
-/* Tensor i of the list that checkpoints hold, in torchvision's order of layers; 0 past the end. */
+/* Tensor i of the list that checkpoints hold, and where it lies; 0 past the end. */
 int apd_params_tensor(const struct apd_params *params, int i, struct apd_tensor_info *out);
 
 /* Canonical floats of one tensor <-> a flat array (weights, momentum, a gradient, or stats). */
