@@ -38,11 +38,7 @@ void apd_progress_break(struct apd_progress *progress)
 static void show_evaluations(struct apd_progress *progress, const json_t *status)
 {
     const json_t *list = json_object_get(status, "evaluation");
-    uint64_t generation = apd_field_u64(status, "generation");
 
-    if (generation != progress->generation)
-        progress->evaluations = 0;
-    progress->generation = generation;
     while (progress->evaluations < json_array_size(list)) {
         apd_progress_break(progress);
         fprintf(progress->out, "after epoch %llu: ",
@@ -53,12 +49,29 @@ static void show_evaluations(struct apd_progress *progress, const json_t *status
     }
 }
 
+static void show_notice(struct apd_progress *progress, const json_t *status)
+{
+    const char *notice = apd_field_text(status, "notice");
+
+    if (progress->notice || *notice == '\0')
+        return;
+    apd_progress_break(progress);
+    fprintf(progress->out, "%s\n", notice);
+    progress->notice = 1;
+}
+
 void apd_progress_show(struct apd_progress *progress, const json_t *status)
 {
     const char *state = apd_field_text(status, "state");
-    uint64_t now = apd_now_ms();
+    uint64_t now = apd_now_ms(), generation = apd_field_u64(status, "generation");
     char line[512];
 
+    if (generation != progress->generation) {
+        progress->evaluations = 0;
+        progress->notice = 0;
+    }
+    progress->generation = generation;
+    show_notice(progress, status);
     show_evaluations(progress, status);
     if (!progress->terminal && now < progress->next_ms && strcmp(state, progress->state) == 0)
         return;

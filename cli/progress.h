@@ -15,12 +15,13 @@ struct apd_progress {
     size_t evaluations;  /* shown so far */
     uint64_t generation; /* that they belong to */
     char state[32];      /* shown last */
+    int notice;          /* of this generation: was shown */
 };
 
 /* Looks whether `out` is a terminal. */
 void apd_progress_init(struct apd_progress *progress, FILE *out, uint64_t every_ms);
 
-/* Shows new evaluations, then the progress. */
+/* Shows the notice, new evaluations, then the progress. */
 void apd_progress_show(struct apd_progress *progress, const json_t *status);
 
 /* Ends a line that is being redrawn, so that other text can follow. */

@@ -60,6 +60,8 @@ void apd_report_print(const json_t *status, const char *run_dir, double images_p
             (unsigned long long)apd_field_u64(status, "epochs_total"),
             apd_field_u64(status, "epochs_total") == 1 ? "" : "s",
             apd_grouped(apd_field_u64(status, "step"), number));
+    if (*apd_field_text(status, "notice") != '\0')
+        fprintf(out, LABEL "%s\n", "note", apd_field_text(status, "notice"));
     print_accuracy("clean accuracy, main BN", newest(evaluations, "main", 0), out);
     print_accuracy("clean accuracy, aux BN", newest(evaluations, "aux", 0), out);
     if (newest(evaluations, NULL, 1) != NULL) {

@@ -141,6 +141,8 @@ void apd_view_status(const json_t *status, FILE *out)
     if (apd_field_u64(status, "bad_samples") > 0)
         fprintf(out, LABEL "%llu left out, see bad_samples.jsonl\n", "bad samples",
                 (unsigned long long)apd_field_u64(status, "bad_samples"));
+    if (*apd_field_text(status, "notice") != '\0')
+        fprintf(out, LABEL "%s\n", "note", apd_field_text(status, "notice"));
     if (*apd_field_text(status, "first_cause") != '\0')
         fprintf(out, LABEL "%s\n", "first cause", apd_field_text(status, "first_cause"));
     view_workers(json_object_get(status, "worker"), out);

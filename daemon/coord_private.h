@@ -41,6 +41,7 @@ struct apd_coord {
     uint64_t join_deadline_ms;
     int drain_asked, stop_asked;
     char first_cause[APD_EVENT_TEXT];
+    char notice[APD_EVENT_TEXT]; /* of rank 1 */
     int failed_status;
     uint64_t grace_deadline_ms; /* when the end is waited for no longer; 0: not ending */
     int finished;

@@ -214,6 +214,12 @@ static void handle_evaluation(struct apd_coord *coord, const Advprop__V1__Evalua
                     : 0.0);
 }
 
+static void handle_notice(struct apd_coord *coord, const Advprop__V1__Notice *notice)
+{
+    (void)snprintf(coord->notice, sizeof coord->notice, "%s", notice->text);
+    coord_event(coord, "info", "notice", "%s", coord->notice);
+}
+
 struct phase_word {
     char text[32];
 };
@@ -297,6 +303,9 @@ static void from_first_worker(struct apd_coord *coord, struct apd_worker *worker
         break;
     case ADVPROP__V1__WORKER_MESSAGE__KIND_WRITTEN:
         coord_written(coord, worker, message->generation, message->written);
+        break;
+    case ADVPROP__V1__WORKER_MESSAGE__KIND_NOTICE:
+        handle_notice(coord, message->notice);
         break;
     default:
         break; /* a kind of a later version */

@@ -152,6 +152,7 @@ void apd_report_status(struct apd_report *report, struct apd_coord *coord)
     status->model = coord->config.model.arch;
     status->uptime_s = (double)(coord_now(coord) - coord->started_ms) / 1000;
     status->first_cause = coord->first_cause;
+    status->notice = coord->notice;
     status->config_digest = coord->config_digest;
     status->bad_samples = coord->bad.count;
     status->version = coord->version;

@@ -83,6 +83,17 @@ void apd_link_report_bad_sample(struct apd_link *link, const Advprop__V1__BadSam
     post(link, &message);
 }
 
+void apd_link_report_notice(struct apd_link *link, const char *text)
+{
+    Advprop__V1__WorkerMessage message = ADVPROP__V1__WORKER_MESSAGE__INIT;
+    Advprop__V1__Notice notice = ADVPROP__V1__NOTICE__INIT;
+
+    notice.text = (char *)text;
+    message.kind_case = ADVPROP__V1__WORKER_MESSAGE__KIND_NOTICE;
+    message.notice = &notice;
+    post(link, &message);
+}
+
 unsigned apd_link_commands(struct apd_link *link)
 {
     return atomic_fetch_and(&link->state.commands, ~(unsigned)APD_LINK_CHECKPOINT);

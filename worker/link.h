@@ -45,6 +45,8 @@ void apd_link_report_step(struct apd_link *link, const Advprop__V1__StepReport *
 void apd_link_report_receipt(struct apd_link *link, const Advprop__V1__Receipt *receipt);
 void apd_link_report_evaluation(struct apd_link *link, const Advprop__V1__Evaluation *evaluation);
 void apd_link_report_bad_sample(struct apd_link *link, const Advprop__V1__BadSample *bad);
+/* Something that people should know about how the run began. */
+void apd_link_report_notice(struct apd_link *link, const char *text);
 
 /* Commands that have come since the last call, as a set of APD_LINK_* bits. DRAIN, STOP and LOST
  * stay set; CHECKPOINT is cleared by reading. */

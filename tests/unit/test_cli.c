@@ -148,6 +148,7 @@ static const char *const full =
     "{\"epoch\":2,\"name\":\"main\",\"images\":10000,\"top1\":9012},"
     "{\"epoch\":2,\"name\":\"aux\",\"images\":10000,\"top1\":8950},"
     "{\"epoch\":2,\"name\":\"main-pgd10\",\"images\":1000,\"top1\":655}],"
+    "\"notice\":\"fc is new\","
     "\"checkpoint\":{\"step\":40,\"path\":\"checkpoints/x\",\"sha256\":\"abc\"},"
     "\"worker\":[{\"rank\":1,\"host\":\"h\",\"pid\":7,\"phase\":\"noise_pass\",\"step\":50,"
     "\"lane_first\":0,\"lane_count\":2,\"connected\":true}]}";
@@ -188,6 +189,7 @@ static void status_page_shows_everything(void **state)
                                         "sha256 abc",
                                         "noise_pass",
                                         "0-1",
+                                        "fc is new",
                                         NULL};
     char *text = view(apd_view_status, full);
 
@@ -221,6 +223,7 @@ static void report_shows_the_newest_accuracies(void **state)
                                         "/abs/r/checkpoints/x",
                                         "sha256 abc",
                                         "advprop status '/abs/r'",
+                                        "fc is new",
                                         NULL};
     char *text = view(print_report, full);
 
