@@ -258,17 +258,14 @@ static enum apd_code meta_equal(const struct apd_safetensors *file, const char *
 static enum apd_code check_shape(const char *path, const struct apd_tensor *found,
                                  const struct item *item, struct apd_err *err)
 {
-    int same = found->dims == item->info.dims;
+    char expected_text[APD_SHAPE_TEXT], found_text[APD_SHAPE_TEXT];
 
-    for (int d = 0; same && d < found->dims; d++)
-        same = found->shape[d] == (uint64_t)item->info.shape[d];
-    if (same)
+    apd_shape_text(item->info.dims, (const uint64_t *)item->info.shape, expected_text);
+    apd_shape_text(found->dims, found->shape, found_text);
+    if (strcmp(expected_text, found_text) == 0)
         return APD_OK;
-    return apd_fail(
-        err, APD_CONFIG,
-        "%s: %s: expected %d dimensions of %zu values, first %lld, found %d, first %llu", path,
-        item->name, item->info.dims, item->info.elems, (long long)item->info.shape[0], found->dims,
-        found->dims > 0 ? (unsigned long long)found->shape[0] : 0ULL);
+    return apd_fail(err, APD_CONFIG, "%s: %s: expected %s, found %s", path, item->name,
+                    expected_text, found_text);
 }
 
 /* What is taken from a file: all of a run's state, the model, or the average of the model. */
@@ -308,8 +305,14 @@ static enum apd_code load_item(const struct apd_safetensors *file, const char *p
     return apd_params_import(params, &item->info, values, flat_of(params, item), err);
 }
 
+static int is_classifier(const struct item *item)
+{
+    return item->info.part == APD_PART_FC_WEIGHT || item->info.part == APD_PART_FC_BIAS;
+}
+
 static enum apd_code load_items(const struct apd_safetensors *file, const char *path,
-                                struct apd_params *params, enum source source, struct apd_err *err)
+                                struct apd_params *params, enum source source, int but_classifier,
+                                struct apd_err *err)
 {
     size_t count, total, largest = 0;
     struct item *items = NULL;
@@ -329,7 +332,8 @@ static enum apd_code load_items(const struct apd_safetensors *file, const char *
         goto done;
     }
     for (size_t i = 0; i < count; i++)
-        if (source == WHOLE || items[i].part == MODEL)
+        if ((source == WHOLE || items[i].part == MODEL) &&
+            !(but_classifier && is_classifier(&items[i])))
             APD_GO(load_item(file, path, params, &items[i], source, values, err));
     params->be->ops->weights_changed(params->be);
 done:
@@ -368,7 +372,7 @@ enum apd_code apd_checkpoint_load(const char *path, const char *sha256, const ch
     APD_GO(meta_equal(file, path, "config_digest", config_digest, err));
     APD_GO(meta_equal(file, path, "plan_digest", plan_digest, err));
     APD_GO(load_progress(file, path, &progress, err));
-    APD_GO(load_items(file, path, params, WHOLE, err));
+    APD_GO(load_items(file, path, params, WHOLE, 0, err));
     *out_progress = progress;
 done:
     apd_safetensors_close(&file);
@@ -382,7 +386,34 @@ enum apd_code apd_checkpoint_load_model(const char *path, const char *sha256, in
     enum apd_code rc;
 
     APD_GO(apd_safetensors_open(path, sha256, &file, err));
-    rc = load_items(file, path, params, average ? AVERAGE : WEIGHTS, err);
+    rc = load_items(file, path, params, average ? AVERAGE : WEIGHTS, 0, err);
+done:
+    apd_safetensors_close(&file);
+    return rc;
+}
+
+/* Classes of the file's classifier if only their number keeps it from being ours, else 0. */
+static uint64_t other_classes(const struct apd_safetensors *file, const struct apd_arch *arch)
+{
+    const struct apd_tensor *weight = apd_safetensors_find(file, "fc.weight");
+    const struct apd_tensor *bias = apd_safetensors_find(file, "fc.bias");
+
+    if (weight == NULL || weight->dims != 2 || weight->shape[1] != (uint64_t)arch->features.c ||
+        bias == NULL || bias->dims != 1 || bias->shape[0] != weight->shape[0] ||
+        weight->shape[0] == (uint64_t)arch->classes)
+        return 0;
+    return weight->shape[0];
+}
+
+enum apd_code apd_checkpoint_init_from(const char *path, struct apd_params *params,
+                                       uint64_t *out_classes, struct apd_err *err)
+{
+    struct apd_safetensors *file = NULL;
+    enum apd_code rc;
+
+    APD_GO(apd_safetensors_open(path, NULL, &file, err));
+    *out_classes = other_classes(file, params->arch);
+    rc = load_items(file, path, params, WEIGHTS, *out_classes > 0, err);
 done:
     apd_safetensors_close(&file);
     return rc;

@@ -51,11 +51,16 @@ APD_MUST_USE enum apd_code apd_checkpoint_load(const char *path, const char *sha
                                                struct apd_progress *out_progress,
                                                struct apd_err *err);
 
-/* Weights and statistics only, for init_from and evaluation: momentum stays, and where the file has
+/* Weights and statistics only, for evaluation: momentum stays, and where the file has
  * no auxiliary BN the main one's values are taken (a plain torchvision model). average: their
  * exponential averages, if the file has any. */
 APD_MUST_USE enum apd_code apd_checkpoint_load_model(const char *path, const char *sha256,
                                                      int average, struct apd_params *params,
                                                      struct apd_err *err);
+
+/* The same for init_from, but a classifier of another number of classes stays in the file: fc keeps
+ * its values, and *out_classes is the file's number (0: all was taken). */
+APD_MUST_USE enum apd_code apd_checkpoint_init_from(const char *path, struct apd_params *params,
+                                                    uint64_t *out_classes, struct apd_err *err);
 
 #endif

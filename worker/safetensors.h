@@ -58,6 +58,10 @@ struct apd_meta {
 uint64_t apd_tensor_elems(const struct apd_tensor *tensor);
 uint64_t apd_tensor_bytes(const struct apd_tensor *tensor);
 
+#define APD_SHAPE_TEXT (APD_TENSOR_DIMS * 22 + 3)
+/* "[64, 3, 7, 7]" */
+void apd_shape_text(int dims, const uint64_t *shape, char out[APD_SHAPE_TEXT]);
+
 /* Writes `path` in the order given: temporary name in the same folder, write, fsync, rename, fsync
  * of the folder. On failure nothing new is left under either name, and the message names the
  * failing step. *out_bytes and out_sha256 describe the file. APD_BUG: a name twice, or not UTF-8.

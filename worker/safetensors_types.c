@@ -1,6 +1,8 @@
 /* The types of the format, one row each; shared by reader and writer. */
 #include "worker/safetensors.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 static const struct {
@@ -49,4 +51,15 @@ uint64_t apd_tensor_elems(const struct apd_tensor *tensor)
 uint64_t apd_tensor_bytes(const struct apd_tensor *tensor)
 {
     return apd_tensor_elems(tensor) * apd_dtype_bytes(tensor->dtype);
+}
+
+void apd_shape_text(int dims, const uint64_t *shape, char out[APD_SHAPE_TEXT])
+{
+    size_t used = 0;
+
+    out[used++] = '[';
+    for (int d = 0; d < dims; d++)
+        used += (size_t)snprintf(out + used, APD_SHAPE_TEXT - used, "%s%" PRIu64, d > 0 ? ", " : "",
+                                 shape[d]);
+    (void)snprintf(out + used, APD_SHAPE_TEXT - used, "]");
 }

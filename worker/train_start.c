@@ -5,6 +5,7 @@
 #include "proto/run_dir.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -65,6 +66,26 @@ static enum apd_code check_assignment(struct run *run, struct apd_err *err)
     return APD_OK;
 }
 
+static enum apd_code init_from(struct run *run, struct apd_err *err)
+{
+    const char *path = run->config->init_from;
+    char text[160];
+    uint64_t classes;
+
+    APD_TRY(apd_checkpoint_init_from(path, run->job->params, &classes, err));
+    apd_log(APD_LOG_INFO, "initialised", "path=\"%s\"", path);
+    if (classes == 0)
+        return APD_OK;
+    (void)snprintf(text, sizeof text,
+                   "init_from has %" PRIu64 " classes, the data %d: all is taken but the "
+                   "classifier, fc is initialised anew",
+                   classes, run->job->arch.classes);
+    apd_log(APD_LOG_INFO, text, "%s", "");
+    if (run->is_first)
+        apd_link_report_notice(run->link, text);
+    return APD_OK;
+}
+
 static enum apd_code load_state(struct run *run, struct apd_err *err)
 {
     char path[APD_RUN_PATH_MAX];
@@ -80,10 +101,8 @@ static enum apd_code load_state(struct run *run, struct apd_err *err)
     }
     APD_TRY(apd_params_init(params, (uint64_t)run->config->seed, (int)run->config->model.zero_init,
                             err));
-    if (run->config->init_from[0] != '\0') {
-        APD_TRY(apd_checkpoint_load_model(run->config->init_from, NULL, 0, params, err));
-        apd_log(APD_LOG_INFO, "initialised", "path=\"%s\"", run->config->init_from);
-    }
+    if (run->config->init_from[0] != '\0')
+        APD_TRY(init_from(run, err));
     return apd_params_start_ema(params, err);
 }
 
