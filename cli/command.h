@@ -22,6 +22,7 @@ int apd_cmd_checkpoint(int argc, char **argv);
 int apd_cmd_drain(int argc, char **argv);
 int apd_cmd_stop(int argc, char **argv);
 int apd_cmd_eval(int argc, char **argv);
+int apd_cmd_ckpt(int argc, char **argv);
 int apd_cmd_data(int argc, char **argv);
 int apd_cmd_config(int argc, char **argv);
 

@@ -13,6 +13,7 @@ static const struct apd_command commands[] = {
     {"drain", "stop a run in order: finish the step, save, end", apd_cmd_drain},
     {"stop", "stop a run at once, without saving", apd_cmd_stop},
     {"eval", "evaluate a checkpoint, also under attack", apd_cmd_eval},
+    {"ckpt", "look at checkpoints, carry models in and out", apd_cmd_ckpt},
     {"data", "show which samples a run trains on", apd_cmd_data},
     {"config", "check, show and explain run.yaml", apd_cmd_config},
 };

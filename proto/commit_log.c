@@ -318,9 +318,8 @@ done:
 
 /* ---------------------------------------------------------------- which one to start from */
 
-/* APD_OK: the file is the one the record describes. APD_DATA, APD_IO: it is not. */
-static enum apd_code verify(const char *run_dir, const struct apd_commit *commit,
-                            struct apd_err *err)
+enum apd_code apd_commit_log_check(const char *run_dir, const struct apd_commit *commit,
+                                   struct apd_err *err)
 {
     char path[PATH_MAX], found[APD_SHA256_HEX];
     struct stat st;
@@ -373,7 +372,7 @@ enum apd_code apd_commit_log_newest_good(const char *run_dir, struct apd_commit_
         APD_GO(add_skipped(&found, all.skipped[i - 1], err));
     for (i = newest(&all, tried); i < all.count; i = newest(&all, tried)) {
         tried[i] = 1;
-        if (verify(run_dir, &all.commit[i], &problem) == APD_OK) {
+        if (apd_commit_log_check(run_dir, &all.commit[i], &problem) == APD_OK) {
             APD_GO(add_commit(&found, &all.commit[i], err));
             break;
         }

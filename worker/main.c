@@ -1,8 +1,9 @@
-/* advprop-worker: ranks 1 .. W of a run, or a tool that needs no coordinator (--eval, --data-plan).
- */
+/* advprop-worker: ranks 1 .. W of a run, or a tool that needs no coordinator (--eval, --data-plan,
+ * --ckpt). */
 #include "base/err.h"
 #include "base/log.h"
 #include "proto/run_dir.h"
+#include "worker/ckpt/ckpt.h"
 #include "worker/comm_mpi.h"
 #include "worker/job.h"
 #include "worker/tool.h"
@@ -199,7 +200,8 @@ static const struct argp parser = {
     parse_option,
     "[key=value ...]",
     "Worker of advpropd. Training is started by `advprop train`, or by hand:\n"
-    "mpirun -n 1 advpropd --run DIR : -n W advprop-worker --run DIR",
+    "mpirun -n 1 advpropd --run DIR : -n W advprop-worker --run DIR\v"
+    "advprop-worker --ckpt --help explains what `advprop ckpt` starts.",
     NULL,
     NULL,
     NULL};
@@ -387,10 +389,13 @@ int main(int argc, char **argv)
                                            .attack_eps = -1, /* the configuration's */
                                            .attack_step = -1,
                                            .attack_restarts = 1}};
-    struct apd_job *job = calloc(1, sizeof *job);
+    struct apd_job *job;
     int status;
 
+    if (argc > 1 && strcmp(argv[1], "--ckpt") == 0)
+        return apd_ckpt_main(argc - 1, argv + 1);
     argp_err_exit_status = APD_EXIT_USAGE;
+    job = calloc(1, sizeof *job);
     argp_parse(&parser, argc, argv, 0, NULL, &arguments);
     apd_log_init("worker", -1, APD_LOG_INFO);
     if (job == NULL)

@@ -6,8 +6,9 @@ import shlex
 
 import pytest
 
-COMMANDS = ["train", "status", "watch", "events", "checkpoint", "drain", "stop", "eval", "data plan",
-            "config check", "config show", "config explain"]
+COMMANDS = ["train", "status", "watch", "events", "checkpoint", "drain", "stop", "eval", "ckpt ls",
+            "ckpt verify", "ckpt diff", "ckpt export", "ckpt import", "data plan", "config check",
+            "config show", "config explain"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -30,6 +31,8 @@ def test_version(advprop):
     (["tarin"], "train"),
     (["statu"], "status"),
     (["config", "chek"], "check"),
+    (["ckpt", "exprot"], "export"),
+    (["ckpt", "diff", "--tolerence", "1"], "--tolerance"),
     (["train", "--worker-count", "3"], None),
     (["train", "--wrokers", "3"], "--workers"),
     (["status", "--jsn"], "--json"),
@@ -47,7 +50,9 @@ def test_unknown_word_names_the_nearest(advprop, arguments, nearest):
     ["status", "a", "b"], ["watch", "--interval", "x"], ["watch", "--interval", "nan"], ["eval"],
     ["eval", "--checkpoint", "f"], ["eval", "d", "--bn", "both"], ["eval", "d", "--steps", "3"],
     ["eval", "d", "--restarts", "3"], ["eval", "d", "--attack", "pgd", "--restarts", "0"],
-    ["data", "plan"], ["config", "check"],
+    ["data", "plan"], ["config", "check"], ["ckpt"], ["ckpt", "ls"], ["ckpt", "ls", "a", "b"],
+    ["ckpt", "diff", "a"], ["ckpt", "diff", "a", "b", "--tolerance", "-1"], ["ckpt", "export", "a"],
+    ["ckpt", "import", "a"], ["ckpt", "verify", "a", "--full"],
 ])
 def test_wrong_usage_is_64(advprop, arguments, tmp_path):
     assert advprop(*arguments, code=64, cwd=tmp_path).stderr.strip()

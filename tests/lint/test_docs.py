@@ -31,7 +31,7 @@ def long_options(advprop, *command):
 
 def commands(advprop):
     for name in subcommands(advprop):
-        inner = subcommands(advprop, name) if name in ("config", "data") else []
+        inner = subcommands(advprop, name) if name in ("ckpt", "config", "data") else []
         yield from ((name, word) for word in inner)
         if not inner:
             yield (name,)

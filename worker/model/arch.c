@@ -149,3 +149,8 @@ size_t apd_arch_parameters(const struct apd_arch *arch)
     }
     return n;
 }
+
+const char *apd_arch_name(int i)
+{
+    return i >= 0 && (size_t)i < sizeof families / sizeof *families ? families[i].name : NULL;
+}

@@ -49,6 +49,9 @@ APD_MUST_USE enum apd_code apd_arch_build(const char *name, int width, int small
                                           struct apd_shape image, int classes, struct apd_arch *out,
                                           struct apd_err *err);
 
+/* The names that apd_arch_build() knows; NULL past the end. */
+const char *apd_arch_name(int i);
+
 /* Parameters of the plain network (main BN only). */
 size_t apd_arch_parameters(const struct apd_arch *arch);
 

@@ -1,0 +1,24 @@
+/* What `advprop ckpt` prints: results are built as JSON and printed as that or, by each command,
+ * for people. Texts of foreign files never reach a terminal as they are. */
+#ifndef APD_WORKER_CKPT_SHOW_H
+#define APD_WORKER_CKPT_SHOW_H
+
+#include "base/err.h"
+
+#include <jansson.h>
+#include <stdio.h>
+
+/* One line of `object`. NULL: APD_NOMEM, for callers that have just packed it. */
+APD_MUST_USE enum apd_code apd_show_json(const json_t *object, struct apd_err *err);
+
+/* `text` padded to `width`, control characters as "?". */
+void apd_show_text(const char *text, int width, FILE *out);
+
+/* A string of any bytes; those that are no UTF-8 become "?". */
+json_t *apd_show_string(const char *text);
+
+/* Texts and numbers of an object; "" and 0 where there is none. */
+const char *apd_show_get(const json_t *object, const char *key);
+long long apd_show_count(const json_t *object, const char *key);
+
+#endif
