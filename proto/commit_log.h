@@ -56,9 +56,8 @@ APD_MUST_USE enum apd_code apd_commit_log_load(const char *run_dir, struct apd_c
 
 /* Whether the record's file is there with its size and SHA-256; APD_IO or APD_DATA says how not.
  * Hashes the file. */
-APD_MUST_USE enum apd_code apd_commit_log_check(const char *run_dir,
-                                                const struct apd_commit *commit,
-                                                struct apd_err *err);
+APD_MUST_USE enum apd_code
+apd_commit_log_check(const char *run_dir, const struct apd_commit *commit, struct apd_err *err);
 
 /* The newest record whose file exists, has its size and its SHA-256. out->count is 1, or 0 if there
  * is none; out->skipped says for every newer one (and for every bad line) why not, newest first.
