@@ -20,9 +20,10 @@ import philox  # noqa: E402
 
 @pytest.mark.parametrize("case", compare.CASES, ids=lambda case: case.name)
 def test_step_is_the_oracles(case, tmp_path):
-    run = compare.run_product(case, tmp_path / "case")
-    wrong = compare.disagreements(compare.differences(run, *compare.run_oracle(run)))
-    assert not wrong, f"{wrong}; closest choice {compare.closest_choice(run):.2f} (below 1: rounding may decide it)"
+    inputs = compare.inputs_of(case)
+    product = compare.run_product(case, inputs, tmp_path / "case")
+    wrong = compare.disagreements(compare.differences(inputs, product, compare.run_oracle(inputs)), case.bounds)
+    assert not wrong, f"{wrong}; closest choice {compare.closest_choice(inputs):.2f} (below 1: rounding may decide it)"
 
 
 # ---- an oracle with an error must not agree
@@ -75,46 +76,132 @@ class NoClamp(oracle.Step):
 
 
 class NoiseOfTheSlot(oracle.Step):
-    def noise(self, ids, number):
-        return super().noise([(0, slot) for slot in range(len(ids))], number)
+    def noise(self, ids):
+        return super().noise([(0, slot) for slot in range(len(ids))])
 
 
 class WrongLabelsAfterShuffle(oracle.Step):
-    def shuffle(self, number, at, labels):
-        return super().shuffle(number, at, labels)[0], labels
+    def shuffle(self, at, labels):
+        return super().shuffle(at, labels)[0], labels
 
 
-# (what is wrong, the part that must disagree)
-MUTANTS = [(BiasedRunningVariance, "statistics"), (VarianceWithoutSpreadOfMeans, "statistics"),
-           (StatisticsOfLaneZero, "statistics"), (NoiseImagesNotCounted, "momentum"),
-           (MainScaledAsShared, "momentum"), (SwappedNorms, "loss"), (AdvThroughMain, "loss"),
-           (AttackDownhill, "loss"), (NoClamp, "loss"), (NoiseOfTheSlot, "loss"),
-           (WrongLabelsAfterShuffle, "loss")]
+class OneNoisePassCounted(oracle.Step):
+    def counts(self):
+        return {**super().counts(), "aux": super().counts()["aux"] - 4}  # 8 images of weight 0.5
+
+
+class NoiseCountedThoughNotReused(oracle.Step):
+    def counts(self):
+        return {**super().counts(), "aux": super().counts()["aux"] + 8}  # 2 passes
+
+
+class AttackTrainsWeights(oracle.Step):
+    def noise_pass(self, at, labels, k):
+        self.c["attack.reuse_gradients"] = True
+        gradients = super().noise_pass(at, labels, k)
+        self.c["attack.reuse_gradients"] = False
+        return gradients
+
+
+class TargetNotDrawn(oracle.Step):
+    def attack_labels_of(self, ids):
+        return self.labels_of(ids)
+
+
+class TargetTrained(oracle.Step):
+    def adv_pass(self, at, labels):
+        super().adv_pass(at, [self.attack_labels_of(lane["aux"]) for lane in self.lanes])
+
+
+class EvalMovesStatistics(oracle.Step):
+    def over_lanes(self, branch, batches):
+        super().over_lanes(branch, batches)
+        if branch == "noise":
+            self.move_statistics(branch)
+
+
+class MixingNotUndone(oracle.Step):
+    def mixed(self, lane, part, x, targets):
+        mixed, targets = super().mixed(lane, part, x, targets)
+        return x + (mixed - x).detach(), targets
+
+
+class ShareOfTheOwn(oracle.Step):
+    def share(self, lane, part):
+        return 1 - super().share(lane, part)
+
+
+class SameMixInEveryLane(oracle.Step):
+    def mixed(self, lane, *args):
+        return super().mixed(0, *args)
+
+
+class SameMixInEveryPass(oracle.Step):
+    def mixed(self, lane, part, *args):
+        return super().mixed(lane, 0, *args)
+
+
+class BoxOffByOne(oracle.Step):
+    def box(self, words, share):
+        rows, columns = super().box(words, share)
+        return slice(rows.start + 1, rows.stop + 1), columns
+
+
+class AverageOfTheStepBefore(oracle.Step):
+    def sgd(self):
+        super().move_average()
+        super().sgd()
+
+    def move_average(self):
+        pass
+
+
+PLAIN = "fast_advprop 4:1"
+# (what is wrong, the case that must disagree, and in what)
+MUTANTS = [(BiasedRunningVariance, PLAIN, "statistics"), (VarianceWithoutSpreadOfMeans, PLAIN, "statistics"),
+           (StatisticsOfLaneZero, PLAIN, "statistics"), (NoiseImagesNotCounted, PLAIN, "shared"),
+           (MainScaledAsShared, PLAIN, "main"), (SwappedNorms, PLAIN, "loss"), (AdvThroughMain, PLAIN, "loss"),
+           (AttackDownhill, PLAIN, "loss"), (NoClamp, PLAIN, "loss"), (NoiseOfTheSlot, PLAIN, "loss"),
+           (WrongLabelsAfterShuffle, PLAIN, "loss"),
+           (OneNoisePassCounted, "K = 2", "aux"), (NoiseCountedThoughNotReused, "K = 2, reuse off", "aux"),
+           (AttackTrainsWeights, "K = 2, reuse off", "aux"),
+           (TargetNotDrawn, "targeted, reuse off", "loss"), (AttackDownhill, "targeted, reuse off", "loss"),
+           (TargetTrained, "targeted, reuse off", "loss"), (EvalMovesStatistics, "BN of the attack eval", "statistics"),
+           (MixingNotUndone, "mixup, noise", "loss"), (MixingNotUndone, "cutmix, noise", "loss"),
+           (ShareOfTheOwn, "mixup", "loss"), (ShareOfTheOwn, "cutmix", "loss"),
+           (SameMixInEveryLane, "mixup", "loss"), (SameMixInEveryPass, "mixup, noise", "loss"),
+           (BoxOffByOne, "cutmix", "loss"), (AverageOfTheStepBefore, "average", "ema")]
 SETTINGS = [({"attack": {"shuffle": False}}, "loss"), ({"attack": {"noise_prob": 0}}, "loss"),
-            ({"optim": {"weight_decay": 0}}, "momentum"), ({"optim": {"nesterov": True}}, "weights"),
+            ({"optim": {"weight_decay": 0}}, "shared"), ({"optim": {"nesterov": True}}, "weights"),
             ({"bn": {"sync": "full"}}, "loss")]
 
 
 @pytest.fixture(scope="module")
-def plain_run(tmp_path_factory):
-    case = next(case for case in compare.CASES if case.name == "fast_advprop 4:1")
-    return compare.run_product(case, tmp_path_factory.mktemp("plain run") / "case")
+def disagree(tmp_path_factory):
+    """disagree(case, ...): kinds in which an oracle so run disagrees with the product, which runs once a case."""
+    runs = {}
+
+    def kinds(name, *args, changes=None):
+        if name not in runs:
+            case = compare.case_named(name)
+            inputs = compare.inputs_of(case)
+            runs[name] = inputs, compare.run_product(case, inputs, tmp_path_factory.mktemp("run") / "case")
+        inputs, product = runs[name]
+        config = support.merged(inputs.config, changes or {})
+        worst = compare.differences(inputs, product, compare.run_oracle(inputs, *args, config=config))
+        return {text.split(":")[0] for text in compare.disagreements(worst)}
+
+    return kinds
 
 
-def kinds_that_disagree(run, *args, **kwargs):
-    worst = compare.differences(run, *compare.run_oracle(run, *args, **kwargs))
-    return {text.split(":")[0] for text in compare.disagreements(worst)}
-
-
-@pytest.mark.parametrize("mutant, kind", MUTANTS, ids=lambda value: getattr(value, "__name__", value))
-def test_oracle_with_an_error_disagrees(plain_run, mutant, kind):
-    assert kind in kinds_that_disagree(plain_run, mutant)
+@pytest.mark.parametrize("mutant, case, kind", MUTANTS, ids=lambda value: getattr(value, "__name__", value))
+def test_oracle_with_an_error_disagrees(disagree, mutant, case, kind):
+    assert kind in disagree(case, mutant)
 
 
 @pytest.mark.parametrize("changes, kind", SETTINGS, ids=str)
-def test_oracle_with_another_setting_disagrees(plain_run, changes, kind):
-    config = support.merged(plain_run.config, changes)
-    assert kind in kinds_that_disagree(plain_run, config=config)
+def test_oracle_with_another_setting_disagrees(disagree, changes, kind):
+    assert kind in disagree(PLAIN, changes=changes)
 
 
 def test_philox_gives_the_published_blocks():

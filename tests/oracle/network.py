@@ -1,8 +1,8 @@
 """torchvision's ResNet with a main and an auxiliary batch norm in every place of one.
 
 The networks are assembled from torchvision's own blocks, so that names, strides and order of operations are
-theirs. `route` says which batch norm the next forward pass goes through; each layer notes the statistics it
-normalised with, because running statistics are pooled over lanes by the step.
+theirs. `route` says which batch norm the next forward pass goes through; each layer notes the statistics of its
+input, because running statistics are pooled over lanes by the step.
 """
 import torch
 import torchvision
@@ -10,11 +10,13 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 LAYERS = {
-    "resnet18": (BasicBlock, [2, 2, 2, 2]),
-    "resnet34": (BasicBlock, [3, 4, 6, 3]),
-    "resnet50": (Bottleneck, [3, 4, 6, 3]),
-    "resnet101": (Bottleneck, [3, 4, 23, 3]),
-    "resnet152": (Bottleneck, [3, 8, 36, 3]),
+    "resnet18": (BasicBlock, [2, 2, 2, 2], {}),
+    "resnet34": (BasicBlock, [3, 4, 6, 3], {}),
+    "resnet50": (Bottleneck, [3, 4, 6, 3], {}),
+    "resnet101": (Bottleneck, [3, 4, 23, 3], {}),
+    "resnet152": (Bottleneck, [3, 8, 36, 3], {}),
+    "resnext50_32x4d": (Bottleneck, [3, 4, 6, 3], {"groups": 32, "width_per_group": 4}),
+    "wide_resnet50_2": (Bottleneck, [3, 4, 6, 3], {"width_per_group": 128}),
 }
 
 
@@ -36,6 +38,7 @@ class SplitNorm(Branch):
         super().__init__(channels)
         self.eps = eps
         self.route = "main"
+        self.fixed = False  # normalise by running statistics
         self.seen = []  # (count, mean, biased variance) of each pass since the last clear
         if has_aux:
             self.aux_bn = Branch(channels)
@@ -47,7 +50,9 @@ class SplitNorm(Branch):
         branch = self.branch(self.route)
         with torch.no_grad():
             self.seen.append((x.numel() // x.shape[1], x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False)))
-        return nn.functional.batch_norm(x, None, None, branch.weight, branch.bias, training=True, eps=self.eps)
+        statistics = (branch.running_mean, branch.running_var) if self.fixed else (None, None)
+        return nn.functional.batch_norm(x, *statistics, branch.weight, branch.bias, training=not self.fixed,
+                                        eps=self.eps)
 
 
 class Choices(nn.Module):
@@ -78,9 +83,9 @@ def pool_distance(x):
 
 
 def build(arch, width, small_stem, channels, classes, has_aux, eps):
-    block, layers = LAYERS[arch]
+    block, layers, widths = LAYERS[arch]
     net = torchvision.models.ResNet(block, layers, num_classes=classes,
-                                    norm_layer=lambda n: SplitNorm(n, has_aux, eps))
+                                    norm_layer=lambda n: SplitNorm(n, has_aux, eps), **widths)
     net.inplanes = width
     net.conv1 = (nn.Conv2d(channels, width, 3, 1, 1, bias=False) if small_stem
                  else nn.Conv2d(channels, width, 7, 2, 3, bias=False))

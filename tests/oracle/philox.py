@@ -1,7 +1,9 @@
 """The random streams of docs/data.md in numpy: Philox 4x32-10, its streams, the keyed permutation."""
+import math
+
 import numpy as np
 
-NOISE, NOISE_CHOICE, SHUFFLE = 3, 4, 5
+NOISE, NOISE_CHOICE, SHUFFLE, PLAN_SHARDS, PLAN_WINDOW, ATTACK_TARGET, MIX = 3, 4, 5, 6, 7, 9, 10
 
 MASK32, MASK64 = 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
 
@@ -27,6 +29,15 @@ def stream(seed, purpose, epoch, ident, block):
 def uniform(words):
     """[0, 1)"""
     return (words >> np.uint64(8)).astype(np.float64) * 2.0 ** -24
+
+
+def below(word, n):
+    """0 .. n - 1"""
+    return int(word) * n >> 32
+
+
+def key64(words):
+    return int(words[0]) | int(words[1]) << 32
 
 
 def pixel_noise(seed, epoch, sample, pixels):
@@ -63,6 +74,40 @@ def permute(key, n, x):
 
 def shuffle_sources(seed, step, n):
     """Slot d of the adv pass takes the attacked image of slot sources[d]."""
-    words = stream(seed, SHUFFLE, 0, step, 0)
-    key = int(words[0]) | int(words[1]) << 32
+    key = key64(stream(seed, SHUFFLE, 0, step, 0))
     return [permute(key, n, d) for d in range(n)]
+
+
+def target_shift(seed, epoch, sample, classes):
+    """What a targeted attack adds to the label."""
+    return below(stream(seed, ATTACK_TARGET, epoch, sample, 0)[0], classes)
+
+
+def mix_block(seed, lane, step, part, n):
+    """Block n of the mixing of a lane's pass. part: 0 clean, 1 adv, 2 + k noise pass k."""
+    return stream(seed, MIX, lane, step, 4096 * part + n)
+
+
+def mix_partners(words, n):
+    """Image i is mixed with image partners[i]. words: block 0."""
+    return [permute(key64(words), n, i) for i in range(n)]
+
+
+def mix_share(seed, lane, step, part, alpha):
+    """Beta(alpha, alpha) by Joehnk's method."""
+    for n in range(1, 4096):
+        a, b = (math.log((int(word) + 0.5) / 2 ** 32) / alpha for word in mix_block(seed, lane, step, part, n)[:2])
+        if math.exp(a) + math.exp(b) <= 1:
+            return 1 / (1 + math.exp(b - a))
+    return 0.5
+
+
+def mix_box(words, share, h, w):
+    """Rows and columns of the box of CutMix. words: block 0."""
+
+    def extent(word, size):
+        half = math.floor(size * math.sqrt(share)) // 2
+        centre = below(word, size)
+        return slice(max(0, centre - half), min(size, centre + half))
+
+    return extent(words[2], h), extent(words[3], w)
