@@ -78,7 +78,7 @@ const struct apd_option apd_options[] = {
     WORD("model.arch", model.arch, "resnet50", arch_words, DEFINES,
          "Network, with torchvision's parameter names."),
     INT("model.width", model.width, "64", 1, 1024, "channels", DEFINES,
-        "Channels of the stem, from which all other widths follow; 64 is the standard network."),
+        "Channels of the stem, from which all other widths follow; 64 is the standard network. ResNeXt-50 takes multiples of 16, ResNeXt-101 of 8."),
     ENUM("model.stem", model.stem, "imagenet", stem_words, DEFINES,
          "First layers: a 7x7 stride-2 convolution and max pooling, or for small images one 3x3 stride-1 convolution."),
     BOOL("model.zero_init", model.zero_init, "off", DEFINES,
