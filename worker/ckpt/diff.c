@@ -220,8 +220,8 @@ enum apd_code apd_ckpt_diff(const struct apd_ckpt_options *options, int *out_equ
     struct side a = {.file = NULL}, b = {.file = NULL};
     enum apd_code rc;
 
-    APD_GO(apd_source_open(options->path[0], a.path, &a.file, err));
-    APD_GO(apd_source_open(options->path[1], b.path, &b.file, err));
+    APD_GO(apd_ckpt_source_open(options->path[0], a.path, &a.file, err));
+    APD_GO(apd_ckpt_source_open(options->path[1], b.path, &b.file, err));
     rc = compare(&a, &b, options, out_equal, err);
 done:
     apd_safetensors_close(&a.file);

@@ -35,7 +35,7 @@ static enum apd_code collect(const struct apd_safetensors *file,
         const struct apd_tensor *tensor = apd_safetensors_at(file, i), *source;
         void *data;
 
-        if (!apd_source_is_model(tensor->name) ||
+        if (!apd_ckpt_source_is_model(tensor->name) ||
             (!options->full && strstr(tensor->name, ".aux_bn.") != NULL))
             continue;
         APD_TRY(values_of(file, tensor, options->ema, &source, err));
@@ -53,8 +53,8 @@ enum apd_code apd_ckpt_export(const struct apd_ckpt_options *options, struct apd
     char path[APD_RUN_PATH_MAX];
     enum apd_code rc;
 
-    APD_GO(apd_source_open(options->path[0], path, &file, err));
-    if (apd_source_same_file(path, options->output)) {
+    APD_GO(apd_ckpt_source_open(options->path[0], path, &file, err));
+    if (apd_ckpt_source_same_file(path, options->output)) {
         rc = apd_fail(err, APD_USAGE, "%s would replace what is exported", options->output);
         goto done;
     }

@@ -14,7 +14,7 @@
 /* What is trained: neither statistics nor what goes with a weight. */
 static int is_parameter(const char *name)
 {
-    return apd_source_is_model(name) && strstr(name, ".running_") == NULL &&
+    return apd_ckpt_source_is_model(name) && strstr(name, ".running_") == NULL &&
            strstr(name, ".num_batches_tracked") == NULL;
 }
 
@@ -197,7 +197,7 @@ static enum apd_code list_run(const struct apd_ckpt_options *options, struct apd
     struct apd_commit_list records = {0}, next = {0};
     enum apd_code rc;
 
-    APD_GO(apd_source_records(options->path[0], &records, err));
+    APD_GO(apd_ckpt_source_records(options->path[0], &records, err));
     APD_GO(apd_commit_log_newest_good(options->path[0], &next, err));
     APD_GO(print_records(options, &records, &next, err));
     for (size_t i = 0; i < next.skipped_count; i++)
@@ -210,5 +210,6 @@ done:
 
 enum apd_code apd_ckpt_ls(const struct apd_ckpt_options *options, struct apd_err *err)
 {
-    return apd_source_is_run(options->path[0]) ? list_run(options, err) : list_file(options, err);
+    return apd_ckpt_source_is_run(options->path[0]) ? list_run(options, err)
+                                                    : list_file(options, err);
 }

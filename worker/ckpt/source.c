@@ -4,21 +4,21 @@
 #include <string.h>
 #include <sys/stat.h>
 
-int apd_source_is_run(const char *path)
+int apd_ckpt_source_is_run(const char *path)
 {
     struct stat st;
 
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
-int apd_source_same_file(const char *a, const char *b)
+int apd_ckpt_source_same_file(const char *a, const char *b)
 {
     struct stat x, y;
 
     return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
-int apd_source_is_model(const char *tensor_name)
+int apd_ckpt_source_is_model(const char *tensor_name)
 {
     return strncmp(tensor_name, "momentum.", 9) != 0 && strncmp(tensor_name, "ema.", 4) != 0;
 }
@@ -44,10 +44,10 @@ done:
     return rc;
 }
 
-enum apd_code apd_source_open(const char *path, char out_path[APD_RUN_PATH_MAX],
-                              struct apd_safetensors **out, struct apd_err *err)
+enum apd_code apd_ckpt_source_open(const char *path, char out_path[APD_RUN_PATH_MAX],
+                                   struct apd_safetensors **out, struct apd_err *err)
 {
-    if (apd_source_is_run(path))
+    if (apd_ckpt_source_is_run(path))
         return open_newest(path, out_path, out, err);
     if (snprintf(out_path, APD_RUN_PATH_MAX, "%s", path) >= APD_RUN_PATH_MAX)
         return apd_fail(err, APD_USAGE, "path of %zu bytes is too long", strlen(path));
@@ -62,8 +62,8 @@ static int is_replaced(const struct apd_commit_list *list, size_t i)
     return 0;
 }
 
-enum apd_code apd_source_records(const char *run_dir, struct apd_commit_list *out,
-                                 struct apd_err *err)
+enum apd_code apd_ckpt_source_records(const char *run_dir, struct apd_commit_list *out,
+                                      struct apd_err *err)
 {
     struct apd_commit_list list;
     size_t kept = 0;

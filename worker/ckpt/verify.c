@@ -40,7 +40,7 @@ static enum apd_code check_tensor(const struct apd_safetensors *file,
 
     APD_TRY(apd_values_read(file, tensor, &raw, err));
     bad = apd_values_not_finite(tensor->dtype, raw, elems);
-    rc = apd_source_is_model(tensor->name)
+    rc = apd_ckpt_source_is_model(tensor->name)
              ? apd_sha256_update(hash, raw, apd_tensor_bytes(tensor), err)
              : APD_OK;
     free(raw);
@@ -150,7 +150,7 @@ static enum apd_code verify_run(const struct apd_ckpt_options *options, size_t *
     json_t *lines = json_array();
     enum apd_code rc;
 
-    APD_GO(apd_source_records(options->path[0], &records, err));
+    APD_GO(apd_ckpt_source_records(options->path[0], &records, err));
     for (size_t i = 0; i < records.skipped_count; i++)
         APD_GO(blame(lines, err, "%s", records.skipped[i]));
     if (records.skipped_count > 0)
@@ -167,7 +167,7 @@ enum apd_code apd_ckpt_verify(const struct apd_ckpt_options *options, struct apd
 {
     size_t bad = 0;
 
-    if (apd_source_is_run(options->path[0]))
+    if (apd_ckpt_source_is_run(options->path[0]))
         APD_TRY(verify_run(options, &bad, err));
     else
         APD_TRY(verify(options, options->path[0], NULL, &bad, err));
