@@ -14,7 +14,7 @@
 
 enum apd_purpose {
     APD_RNG_INIT = 1,          /* initial weights; id = FNV-1a of the name */
-    APD_RNG_AUGMENT = 2,       /* crop and flip; per sample */
+    APD_RNG_AUGMENT = 2,       /* augmentation; per sample, blocks: worker/data/draw.h */
     APD_RNG_NOISE = 3,         /* delta0 of the noise pass; per sample, block = pixel / 4 */
     APD_RNG_NOISE_CHOICE = 4,  /* is noise used at all; per step */
     APD_RNG_SHUFFLE = 5,       /* permutation of attacked images over lanes; per step */
