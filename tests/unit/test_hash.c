@@ -98,6 +98,30 @@ static void crc32c_goes_on_from_a_part(void **state)
     assert_int_equal(apd_crc32c(0, "", 0), 0);
 }
 
+static uint32_t crc_bit_by_bit(const unsigned char *data, size_t size)
+{
+    uint32_t crc = UINT32_MAX;
+
+    for (size_t i = 0; i < size; i++) {
+        crc ^= data[i];
+        for (int bit = 0; bit < 8; bit++)
+            crc = crc >> 1 ^ (crc & 1 ? 0x82F63B78u : 0);
+    }
+    return ~crc;
+}
+
+static void crc32c_of_any_length_and_alignment_is_that_of_the_bits(void **state)
+{
+    unsigned char data[80];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof data; i++)
+        data[i] = (unsigned char)(i * i * 7 + 3);
+    for (size_t from = 0; from < 9; from++)
+        for (size_t size = 0; from + size <= sizeof data; size++)
+            assert_int_equal(apd_crc32c(0, data + from, size), crc_bit_by_bit(data + from, size));
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -121,6 +145,7 @@ int main(void)
         cmocka_unit_test(sha256_of_a_missing_file_names_it),
         cmocka_unit_test(crc32c_gives_the_published_answers),
         cmocka_unit_test(crc32c_goes_on_from_a_part),
+        cmocka_unit_test(crc32c_of_any_length_and_alignment_is_that_of_the_bits),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);
