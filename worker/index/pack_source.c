@@ -1,0 +1,161 @@
+#include "worker/index/pack_source.h"
+
+#include "worker/data/regular.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <spng.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+int apd_pack_is_idx(const char *src)
+{
+    static const char *const endings[] = {"", ".gz"};
+    char path[PATH_MAX];
+
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
+        (void)snprintf(path, sizeof path, "%s/train-images-idx3-ubyte%s", src, endings[i]);
+        if (access(path, F_OK) == 0)
+            return 1;
+    }
+    return 0;
+}
+
+enum apd_code apd_pack_source_folder(const char *src, unsigned threads, const atomic_int *stop,
+                                     struct apd_pack_source *out, struct apd_err *err)
+{
+    *out = (struct apd_pack_source){.root = src};
+    if (apd_folder_scan(src, threads, stop, &out->folder, err) != APD_OK) {
+        apd_pack_source_fini(out);
+        return err->code;
+    }
+    out->samples = out->folder.count;
+    return APD_OK;
+}
+
+enum apd_code apd_pack_source_idx(const char *src, enum apd_split split, uint32_t classes,
+                                  struct apd_pack_source *out, struct apd_err *err)
+{
+    *out = (struct apd_pack_source){.root = src};
+    APD_TRY(apd_dataset_open("idx", src, split, classes, &out->dataset, err));
+    out->samples = out->dataset->samples;
+    return APD_OK;
+}
+
+enum apd_code apd_pack_source_stamp(const struct apd_pack_source *source, char out[APD_SHA256_HEX],
+                                    struct apd_err *err)
+{
+    struct apd_sha256 *hash = NULL;
+    enum apd_code rc;
+
+    if (source->dataset != NULL) {
+        memcpy(out, source->dataset->digest, APD_SHA256_HEX);
+        return APD_OK;
+    }
+    APD_GO(apd_sha256_create(&hash, err));
+    for (size_t i = 0; i < source->folder.count; i++) {
+        const struct apd_folder_file *file = &source->folder.file[i];
+
+        APD_GO(apd_stamp_add(hash, file->path, file->size, file->mtime_ns, err));
+    }
+    rc = apd_sha256_hex(hash, out, err);
+done:
+    apd_sha256_destroy(&hash);
+    return rc;
+}
+
+static enum apd_code take_file(const struct apd_pack_source *source, uint64_t sample,
+                               struct apd_sample_bytes *out, struct apd_err *err)
+{
+    const struct apd_folder_file *file = &source->folder.file[sample];
+    char path[PATH_MAX];
+    enum apd_code rc;
+    struct stat st;
+    int fd;
+
+    (void)snprintf(path, sizeof path, "%s/%s", source->root, file->path);
+    APD_TRY(apd_regular_open(path, &fd, &st, err));
+    if (st.st_size != file->size || apd_mtime_ns(&st) != file->mtime_ns)
+        rc = apd_fail(err, APD_DATA, "%s changed while it was packed: start again", path);
+    else if ((rc = apd_sample_bytes_reserve(out, file->size, err)) == APD_OK)
+        rc = apd_regular_read(fd, path, 0, out->data, file->size, err);
+    close(fd);
+    out->size = file->size;
+    return rc;
+}
+
+/* `pixels`, h x w bytes of grey, as a PNG file. */
+static enum apd_code encode_png(const uint8_t *pixels, int h, int w, struct apd_sample_bytes *out,
+                                struct apd_err *err)
+{
+    struct spng_ihdr ihdr = {.width = (uint32_t)w,
+                             .height = (uint32_t)h,
+                             .bit_depth = 8,
+                             .color_type = SPNG_COLOR_TYPE_GRAYSCALE};
+    spng_ctx *png = spng_ctx_new(SPNG_CTX_ENCODER);
+    uint8_t *file = NULL;
+    size_t size = 0;
+    enum apd_code rc;
+    int failed;
+
+    if (png == NULL)
+        return apd_fail(err, APD_NOMEM, "a PNG encoder");
+    failed = spng_set_option(png, SPNG_ENCODE_TO_BUFFER, 1);
+    if (failed == 0)
+        failed = spng_set_ihdr(png, &ihdr);
+    if (failed == 0)
+        failed = spng_encode_image(png, pixels, (size_t)h * (size_t)w, SPNG_FMT_PNG,
+                                   SPNG_ENCODE_FINALIZE);
+    if (failed == 0)
+        file = spng_get_png_buffer(png, &size, &failed);
+    if (file == NULL) {
+        rc = apd_fail(err, failed == SPNG_EMEM ? APD_NOMEM : APD_BUG, "PNG of %d x %d pixels: %s",
+                      w, h, spng_strerror(failed));
+        goto done;
+    }
+    APD_GO(apd_sample_bytes_reserve(out, size, err));
+    memcpy(out->data, file, size);
+    out->size = size;
+done:
+    free(file);
+    spng_ctx_free(png);
+    return rc;
+}
+
+static enum apd_code take_idx(const struct apd_pack_source *source, uint64_t sample,
+                              struct apd_sample_bytes *out, int32_t *out_label, struct apd_err *err)
+{
+    const struct apd_dataset *dataset = source->dataset;
+    uint8_t *pixels = malloc(apd_dataset_image_bytes(dataset));
+    enum apd_code rc;
+
+    if (pixels == NULL)
+        return apd_fail(err, APD_NOMEM, "an image of %d x %d pixels", dataset->w, dataset->h);
+    APD_GO(apd_dataset_read(dataset, sample, pixels, out_label, err));
+    rc = encode_png(pixels, dataset->h, dataset->w, out, err);
+done:
+    free(pixels);
+    return rc;
+}
+
+enum apd_code apd_pack_source_read(const struct apd_pack_source *source, uint64_t sample,
+                                   struct apd_sample_bytes *out, const char **out_extension,
+                                   int32_t *out_label, struct apd_err *err)
+{
+    if (source->dataset != NULL) {
+        *out_extension = "png";
+        return take_idx(source, sample, out, out_label, err);
+    }
+    (void)apd_image_name(source->folder.file[sample].path, out_extension);
+    *out_label = (int32_t)source->folder.file[sample].label;
+    return take_file(source, sample, out, err);
+}
+
+void apd_pack_source_fini(struct apd_pack_source *source)
+{
+    apd_folder_fini(&source->folder);
+    apd_dataset_close(&source->dataset);
+    *source = (struct apd_pack_source){0};
+}
