@@ -1,4 +1,5 @@
-/* advprop data plan: becomes `advprop-worker --data-plan ...`, which owns the data set's reader. */
+/* advprop data: the table, and data plan, which becomes `advprop-worker --data-plan ...`. */
+#include "cli/cmd_data_sets.h"
 #include "cli/command.h"
 #include "cli/launch.h"
 #include "cli/overrides.h"
@@ -80,11 +81,16 @@ static int data_plan(int argc, char **argv)
 }
 
 static const struct apd_command commands[] = {
+    {"index", "write the manifest of a data set", apd_cmd_data_index},
+    {"verify", "compare a data set with its manifest", apd_cmd_data_verify},
+    {"stat", "what is in a data set", apd_cmd_data_stat},
+    {"pack", "make tar shards of a data set", apd_cmd_data_pack},
+    {"cat", "one image of a data set", apd_cmd_data_cat},
     {"plan", "which samples each lane trains on", data_plan},
 };
 
 int apd_cmd_data(int argc, char **argv)
 {
-    return apd_cli_dispatch(argv[0], "Shows which samples a run trains on.", commands,
+    return apd_cli_dispatch(argv[0], "Data sets, and which samples a run trains on.", commands,
                             sizeof commands / sizeof *commands, argc, argv);
 }

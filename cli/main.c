@@ -14,7 +14,7 @@ static const struct apd_command commands[] = {
     {"stop", "stop a run at once, without saving", apd_cmd_stop},
     {"eval", "evaluate a checkpoint, also under attack", apd_cmd_eval},
     {"ckpt", "look at checkpoints, carry models in and out", apd_cmd_ckpt},
-    {"data", "show which samples a run trains on", apd_cmd_data},
+    {"data", "index, check and pack data sets; show what a run trains on", apd_cmd_data},
     {"config", "check, show and explain run.yaml", apd_cmd_config},
 };
 

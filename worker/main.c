@@ -7,6 +7,7 @@
 #include "worker/comm_mpi.h"
 #include "worker/job.h"
 #include "worker/tool.h"
+#include "worker/tool_data.h"
 #include "worker/train.h"
 
 #include <argp.h>
@@ -201,7 +202,8 @@ static const struct argp parser = {
     "[key=value ...]",
     "Worker of advpropd. Training is started by `advprop train`, or by hand:\n"
     "mpirun -n 1 advpropd --run DIR : -n W advprop-worker --run DIR\v"
-    "advprop-worker --ckpt --help explains what `advprop ckpt` starts.",
+    "advprop-worker --ckpt --help and --data-index --help explain what `advprop ckpt` and `advprop data`\n"
+    "start.",
     NULL,
     NULL,
     NULL};
@@ -395,6 +397,8 @@ int main(int argc, char **argv)
     if (argc > 1 && strcmp(argv[1], "--ckpt") == 0)
         return apd_ckpt_main(argc - 1, argv + 1);
     argp_err_exit_status = APD_EXIT_USAGE;
+    if (apd_tool_data_asked(argc, argv))
+        return apd_tool_data_main(argc, argv);
     job = calloc(1, sizeof *job);
     argp_parse(&parser, argc, argv, 0, NULL, &arguments);
     apd_log_init("worker", -1, APD_LOG_INFO);

@@ -7,8 +7,8 @@ import shlex
 import pytest
 
 COMMANDS = ["train", "status", "watch", "events", "checkpoint", "drain", "stop", "eval", "ckpt ls",
-            "ckpt verify", "ckpt diff", "ckpt export", "ckpt import", "data plan", "config check",
-            "config show", "config explain"]
+            "ckpt verify", "ckpt diff", "ckpt export", "ckpt import", "data plan", "data index", "data verify",
+            "data stat", "data pack", "data cat", "config check", "config show", "config explain"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -33,6 +33,9 @@ def test_version(advprop):
     (["config", "chek"], "check"),
     (["ckpt", "exprot"], "export"),
     (["ckpt", "diff", "--tolerence", "1"], "--tolerance"),
+    (["data", "indx"], "index"),
+    (["data", "index", ".", "--thread-count", "2"], None),
+    (["data", "pack", "a", "b", "--shard-sample-s", "2"], "--shard-samples"),
     (["train", "--worker-count", "3"], None),
     (["train", "--wrokers", "3"], "--workers"),
     (["status", "--jsn"], "--json"),

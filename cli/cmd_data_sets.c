@@ -1,0 +1,204 @@
+/* advprop data index, verify, stat, pack, cat: each becomes `advprop-worker --data-...`, which owns
+ * the readers. What is allowed and what it means is here. */
+#include "cli/cmd_data_sets.h"
+#include "cli/command.h"
+#include "cli/launch.h"
+#include "cli/programs.h"
+
+#include <string.h>
+
+#define THREADS      "threads", 't', "N", 0, "threads (as many as there are cores)", 0
+#define THREADS_MOST 1024
+
+/* Options go to the worker as they are checked here. */
+struct set_args {
+    struct apd_command_line line;
+    int positions; /* wanted */
+    const char *position[2];
+    int count;
+};
+
+static void add(struct set_args *args, struct argp_state *state, const char *option,
+                const char *value)
+{
+    struct apd_err err;
+
+    if (apd_command_line_add(&args->line, &err, "%s%s", option, value) != APD_OK)
+        argp_error(state, "%s", err.msg);
+}
+
+static void take_position(struct set_args *args, char *arg, struct argp_state *state)
+{
+    if (args->count == args->positions)
+        argp_error(state, "one argument too many: %s", arg);
+    args->position[args->count++] = arg;
+}
+
+static void take_number(struct set_args *args, const char *name, const char *arg, long most,
+                        const char *option, struct argp_state *state)
+{
+    if (apd_cli_number(name, arg, 1, state) > most)
+        argp_error(state, "--%s: at most %ld", name, most);
+    add(args, state, option, arg);
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    struct set_args *args = state->input;
+
+    switch (key) {
+    case 'o':
+        add(args, state, "--out=", arg);
+        return 0;
+    case 't':
+        take_number(args, "threads", arg, THREADS_MOST, "--threads=", state);
+        return 0;
+    case 'f':
+        if (strcmp(arg, "folder") != 0 && strcmp(arg, "tar") != 0)
+            argp_error(state, "--format: expected folder or tar, found \"%s\"", arg);
+        add(args, state, "--format=", arg);
+        return 0;
+    case 'p':
+        add(args, state, "--prefix=", arg);
+        return 0;
+    case 'n':
+        take_number(args, "shard-samples", arg, 1 << 24, "--shard-samples=", state);
+        return 0;
+    case 'j':
+        add(args, state, "--json", "");
+        return 0;
+    case 'r':
+        return 0; /* what it does anyway */
+    case ARGP_KEY_ARG:
+        take_position(args, arg, state);
+        return 0;
+    case ARGP_KEY_END:
+        if (args->count < args->positions)
+            argp_error(state, "an argument is missing");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+/* Becomes the worker's tool. Returns only on failure. */
+static int run(const struct argp *argp, const char *tool, int positions, int argc, char **argv)
+{
+    struct set_args args = {.positions = positions};
+    char path[APD_PROGRAM_MAX];
+    struct apd_err err = {0};
+    enum apd_code rc;
+
+    rc = apd_program_find("advprop-worker", path, &err);
+    if (rc == APD_OK)
+        rc = apd_command_line_add(&args.line, &err, "%s", path);
+    if (rc == APD_OK)
+        rc = apd_command_line_add(&args.line, &err, "%s", tool);
+    if (rc == APD_OK) {
+        apd_cli_parse(argp, argc, argv, &args);
+        rc = apd_command_line_add(&args.line, &err, "--");
+    }
+    for (int i = 0; i < args.count && rc == APD_OK; i++)
+        rc = apd_command_line_add(&args.line, &err, "%s", args.position[i]);
+    if (rc == APD_OK)
+        (void)apd_launch_exec(&args.line, &err);
+    apd_command_line_fini(&args.line);
+    return apd_cli_fail(argv[0], &err);
+}
+
+#define SRC_DOC                                                                                    \
+    "SRC is a folder of images (one folder a class) or tar shards in the format of WebDataset: a " \
+    "folder of them, a file, a glob, or ranges as train-{0000..1023}.tar, in quotes. "
+
+int apd_cmd_data_index(int argc, char **argv)
+{
+    static const struct argp_option options[] = {
+        {"out", 'o', "FILE", 0, "where the manifest goes (beside the data)", 0},
+        {"format", 'f', "folder|tar", 0, "what SRC is (as it looks)", 0},
+        {THREADS},
+        {0},
+    };
+    static const struct argp argp = {
+        .options = options,
+        .parser = parse,
+        .args_doc = "SRC",
+        .doc = "Writes the manifest of a data set: labels, sizes, places and CRCs of all images. "
+               "\v" SRC_DOC "The manifest is SRC/.advprop-index for a folder, "
+               "train.advprop-index for train-{...}.tar. Interrupted, the same command goes on; "
+               "what has not changed (size and time) is not read again.",
+    };
+
+    return run(&argp, "--data-index", 1, argc, argv);
+}
+
+int apd_cmd_data_verify(int argc, char **argv)
+{
+    static const struct argp_option options[] = {{THREADS}, {0}};
+    static const struct argp argp = {
+        .options = options,
+        .parser = parse,
+        .args_doc = "SRC|MANIFEST",
+        .doc = "Reads all of a data set and names every difference to its manifest; 65 if there "
+               "is one.",
+    };
+
+    return run(&argp, "--data-verify", 1, argc, argv);
+}
+
+int apd_cmd_data_stat(int argc, char **argv)
+{
+    static const struct argp_option options[] = {
+        {"json", 'j', NULL, 0, "print JSON", 0},
+        {THREADS},
+        {0},
+    };
+    static const struct argp argp = {
+        .options = options,
+        .parser = parse,
+        .args_doc = "SRC|MANIFEST",
+        .doc = "Shows what is in an indexed data set: samples of each class, sizes, widths, "
+               "heights, formats, colours, equal images.",
+    };
+
+    return run(&argp, "--data-stat", 1, argc, argv);
+}
+
+int apd_cmd_data_pack(int argc, char **argv)
+{
+    static const struct argp_option options[] = {
+        {"shard-samples", 'n', "N", 0, "images a shard (1024)", 0},
+        {"prefix", 'p', "NAME", 0,
+         "shards are NAME-000000.tar ... (the last name of SRC; IDX: "
+         "train and test)",
+         0},
+        {THREADS},
+        {0},
+    };
+    static const struct argp argp = {
+        .options = options,
+        .parser = parse,
+        .args_doc = "SRC DST",
+        .doc = "Makes tar shards in the format of WebDataset, in DST, of a folder of images or an "
+               "IDX data set. The same images give the same bytes. Interrupted, the same command "
+               "goes on.",
+    };
+
+    return run(&argp, "--data-pack", 2, argc, argv);
+}
+
+int apd_cmd_data_cat(int argc, char **argv)
+{
+    static const struct argp_option options[] = {
+        {"output", 'o', "FILE", 0, "write to FILE (standard output)", 0},
+        {"raw", 'r', NULL, 0, "the bytes as they are stored (this is the default)", 0},
+        {0},
+    };
+    static const struct argp argp = {
+        .options = options,
+        .parser = parse,
+        .args_doc = "SRC|MANIFEST N",
+        .doc = "Writes the image of sample N; what is known of it goes to standard error.",
+    };
+
+    return run(&argp, "--data-cat", 2, argc, argv);
+}
