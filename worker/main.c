@@ -202,7 +202,8 @@ static const struct argp parser = {
     "[key=value ...]",
     "Worker of advpropd. Training is started by `advprop train`, or by hand:\n"
     "mpirun -n 1 advpropd --run DIR : -n W advprop-worker --run DIR\v"
-    "advprop-worker --ckpt --help and --data-index --help explain what `advprop ckpt` and `advprop data`\n"
+    "advprop-worker --ckpt --help and --data-index --help explain what `advprop ckpt` and `advprop "
+    "data`\n"
     "start.",
     NULL,
     NULL,

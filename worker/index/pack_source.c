@@ -1,5 +1,6 @@
 #include "worker/index/pack_source.h"
 
+#include "worker/data/bytes.h"
 #include "worker/data/regular.h"
 
 #include <inttypes.h>
@@ -57,8 +58,11 @@ enum apd_code apd_pack_source_stamp(const struct apd_pack_source *source, char o
     APD_GO(apd_sha256_create(&hash, err));
     for (size_t i = 0; i < source->folder.count; i++) {
         const struct apd_folder_file *file = &source->folder.file[i];
+        uint8_t raw[16];
 
-        APD_GO(apd_stamp_add(hash, file->path, file->size, file->mtime_ns, err));
+        apd_put64(apd_put64(raw, file->size), (uint64_t)file->mtime_ns);
+        APD_GO(apd_sha256_update(hash, file->path, strlen(file->path) + 1, err));
+        APD_GO(apd_sha256_update(hash, raw, sizeof raw, err));
     }
     rc = apd_sha256_hex(hash, out, err);
 done:
@@ -128,16 +132,12 @@ static enum apd_code take_idx(const struct apd_pack_source *source, uint64_t sam
                               struct apd_sample_bytes *out, int32_t *out_label, struct apd_err *err)
 {
     const struct apd_dataset *dataset = source->dataset;
-    uint8_t *pixels = malloc(apd_dataset_image_bytes(dataset));
-    enum apd_code rc;
+    struct apd_buffer none = {0}; /* idx needs no buffer */
+    struct apd_stored stored;
 
-    if (pixels == NULL)
-        return apd_fail(err, APD_NOMEM, "an image of %d x %d pixels", dataset->w, dataset->h);
-    APD_GO(apd_dataset_read(dataset, sample, pixels, out_label, err));
-    rc = encode_png(pixels, dataset->h, dataset->w, out, err);
-done:
-    free(pixels);
-    return rc;
+    APD_TRY(apd_dataset_fetch(dataset, sample, &none, &stored, err));
+    *out_label = stored.label;
+    return encode_png(stored.bytes, dataset->h, dataset->w, out, err);
 }
 
 enum apd_code apd_pack_source_read(const struct apd_pack_source *source, uint64_t sample,
