@@ -86,6 +86,7 @@ static void assert_sound(enum apd_manifest_kind kind)
     for (uint32_t i = 0; i < CLASSES; i++)
         assert_string_equal(apd_manifest_class(manifest, i), class_names[i]);
     apd_manifest_shard(manifest, 2, &shard);
+    assert_string_equal(shard.path, kind == APD_MANIFEST_TAR ? "x.tar" : "");
     assert_int_equal(shard.first_sample, 2);
     assert_int_equal(shard.samples, 3);
     assert_int_equal(shard.stamp, 79);

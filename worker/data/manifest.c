@@ -304,7 +304,7 @@ void apd_manifest_shard(const struct apd_manifest *m, uint32_t shard,
 {
     const uint8_t *at = shard_at(m, shard);
 
-    out->path = name_at(m, at + APD_MS_PATH);
+    out->path = m->info.kind == APD_MANIFEST_TAR ? name_at(m, at + APD_MS_PATH) : "";
     out->first_sample = apd_get64(at + APD_MS_FIRST);
     out->samples = apd_get32(at + APD_MS_SAMPLES);
     out->left_out = apd_get32(at + APD_MS_LEFT_OUT);
