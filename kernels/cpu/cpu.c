@@ -2,6 +2,8 @@
  * property of the process, fixed by its first primitive; so it is one per process here too. */
 #include "kernels/cpu/cpu.h"
 
+#include "base/isa.h"
+
 #include <assert.h>
 #include <dnnl_debug.h>
 #include <omp.h>
@@ -13,33 +15,16 @@
 #define FLUSH_TO_ZERO       0x8000u
 #define DENORMALS_ARE_ZEROS 0x0040u
 
-static int has_avx512(void)
-{
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vl");
-}
-
-static int has_avx2(void)
-{
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-}
-
-static int has_baseline(void)
-{
-    return 1;
-}
-
 /* Best first. */
 static const struct isa {
     const char *name;
-    int (*supported)(void);
+    enum apd_isa isa;
     const struct apd_simd *simd;
     dnnl_cpu_isa_t dnnl;
 } isas[] = {
-    {"avx512", has_avx512, &apd_simd_avx512, dnnl_cpu_isa_avx512_core},
-    {"avx2", has_avx2, &apd_simd_avx2, dnnl_cpu_isa_avx2},
-    {"baseline", has_baseline, &apd_simd_baseline, dnnl_cpu_isa_sse41},
+    {"avx512", APD_ISA_AVX512, &apd_simd_avx512, dnnl_cpu_isa_avx512_core},
+    {"avx2", APD_ISA_AVX2, &apd_simd_avx2, dnnl_cpu_isa_avx2},
+    {"baseline", APD_ISA_BASELINE, &apd_simd_baseline, dnnl_cpu_isa_sse41},
 };
 
 static enum apd_code find_isa(const char *name, const struct isa **out, struct apd_err *err)
@@ -49,7 +34,7 @@ static enum apd_code find_isa(const char *name, const struct isa **out, struct a
     for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
         if (!automatic && strcmp(name, isas[i].name) != 0)
             continue;
-        if (isas[i].supported()) {
+        if (apd_isa_supported(isas[i].isa)) {
             *out = &isas[i];
             return APD_OK;
         }
