@@ -8,6 +8,7 @@
 
 struct eval_args {
     const char *run_dir, *checkpoint, *config, *bn, *logits;
+    const char *data, *suite, *predictions, *csv, *chart;
     long workers, steps, restarts, images;
     const char *eps, *step; /* checked numbers; NULL: the configuration's */
     int attack, per_class, json;
@@ -25,7 +26,12 @@ enum {
     KEY_RESTARTS,
     KEY_IMAGES,
     KEY_PER_CLASS,
-    KEY_LOGITS
+    KEY_LOGITS,
+    KEY_DATA,
+    KEY_SUITE,
+    KEY_PREDICTIONS,
+    KEY_CSV,
+    KEY_CHART
 };
 
 static const struct argp_option options[] = {
@@ -42,6 +48,13 @@ static const struct argp_option options[] = {
     {"images", KEY_IMAGES, "N", 0, "only the first N images of the test set", 0},
     {"per-class", KEY_PER_CLASS, NULL, 0, "also the accuracy of each class", 0},
     {"logits", KEY_LOGITS, "FILE", 0, "also write the logits (safetensors)", 0},
+    {"data", KEY_DATA, "SRC", 0,
+     "these images instead of the test set: a folder, shards or a manifest; of a suite its folder",
+     0},
+    {"suite", KEY_SUITE, "NAME", 0, "imagenet-c, imagenet-r, imagenet-a or stylized, in --data", 0},
+    {"predictions", KEY_PREDICTIONS, "FILE", 0, "also write a line for every image (CSV)", 0},
+    {"csv", KEY_CSV, "FILE", 0, "also write a line for every part (CSV)", 0},
+    {"chart", KEY_CHART, "FILE", 0, "imagenet-c: also draw the errors (SVG)", 0},
     {"json", 'j', NULL, 0, "print the result as JSON", 0},
     {0},
 };
@@ -58,6 +71,20 @@ static void parse_choice(int key, const char *arg, struct eval_args *args, struc
         args->attack = strcmp(arg, "pgd") == 0;
 }
 
+static void parse_suite(const char *arg, struct eval_args *args, struct argp_state *state)
+{
+    static const char *const suites[] = {"imagenet-c", "imagenet-r", "imagenet-a", "stylized"};
+
+    for (size_t i = 0; i < sizeof suites / sizeof *suites; i++)
+        if (strcmp(arg, suites[i]) == 0) {
+            args->suite = arg;
+            return;
+        }
+    argp_error(state,
+               "--suite: expected imagenet-c, imagenet-r, imagenet-a or stylized, found \"%s\"",
+               arg);
+}
+
 static void check_args(const struct eval_args *args, struct argp_state *state)
 {
     if ((args->run_dir != NULL) == (args->checkpoint != NULL))
@@ -66,6 +93,8 @@ static void check_args(const struct eval_args *args, struct argp_state *state)
         argp_error(state, "--checkpoint FILE and --config RUN.yaml go together");
     if (args->tuned && !args->attack)
         argp_error(state, "--steps, --eps, --step and --restarts need --attack pgd");
+    if (args->suite != NULL && args->data == NULL)
+        argp_error(state, "--suite needs --data, the suite's folder");
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -112,6 +141,21 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case KEY_LOGITS:
         args->logits = arg;
+        return 0;
+    case KEY_DATA:
+        args->data = arg;
+        return 0;
+    case KEY_SUITE:
+        parse_suite(arg, args, state);
+        return 0;
+    case KEY_PREDICTIONS:
+        args->predictions = arg;
+        return 0;
+    case KEY_CSV:
+        args->csv = arg;
+        return 0;
+    case KEY_CHART:
+        args->chart = arg;
         return 0;
     case 'j':
         args->json = 1;
@@ -176,6 +220,11 @@ static enum apd_code add_options(const struct eval_args *args, struct apd_comman
     if (args->per_class)
         APD_TRY(apd_command_line_add(line, err, "--per-class"));
     APD_TRY(add_pair(line, "--logits", args->logits, err));
+    APD_TRY(add_pair(line, "--eval-data", args->data, err));
+    APD_TRY(add_pair(line, "--suite", args->suite, err));
+    APD_TRY(add_pair(line, "--predictions", args->predictions, err));
+    APD_TRY(add_pair(line, "--csv", args->csv, err));
+    APD_TRY(add_pair(line, "--chart", args->chart, err));
     if (args->json)
         APD_TRY(apd_command_line_add(line, err, "--json"));
     return APD_OK;

@@ -24,7 +24,6 @@ enum apd_mode { APD_MODE_VANILLA, APD_MODE_ADVPROP, APD_MODE_FAST_ADVPROP };
 enum apd_goal { APD_GOAL_UNTARGETED, APD_GOAL_TARGETED };
 enum apd_bn_mode { APD_BN_MODE_TRAIN, APD_BN_MODE_EVAL };
 enum apd_mix_kind { APD_MIX_NONE, APD_MIX_MIXUP, APD_MIX_CUTMIX };
-enum apd_augment { APD_AUGMENT_NONE, APD_AUGMENT_CROP_FLIP };
 enum apd_stem { APD_STEM_IMAGENET, APD_STEM_SMALL };
 enum apd_bn_sync { APD_BN_SYNC_STATS, APD_BN_SYNC_FULL, APD_BN_SYNC_NONE };
 enum apd_schedule { APD_SCHEDULE_STEP, APD_SCHEDULE_COSINE };
@@ -43,8 +42,10 @@ struct apd_config {
     } model;
 
     struct {
-        char format[32]; /* idx */
-        char path[APD_TEXT];
+        char format[32]; /* idx, images */
+        char path[APD_TEXT], train[APD_TEXT], test[APD_TEXT];
+        int64_t size_px, resize_px; /* of image files; resize_px 0: size_px * 256 / 224 */
+        int64_t max_px;
         int64_t shuffle;
         int64_t window;
         int64_t channels; /* 0: as stored */
@@ -53,7 +54,20 @@ struct apd_config {
         int64_t read_ahead; /* steps */
         double max_bad;     /* share of an epoch's samples */
     } data;
-    int64_t augment; /* enum apd_augment */
+    char augment[32]; /* a name of worker/data/augment_image.h */
+
+    struct {
+        double brightness, contrast, saturation, hue;
+    } jitter;
+
+    struct {
+        int64_t ops, magnitude;
+    } randaugment;
+
+    struct {
+        double probability;
+        int64_t noise;
+    } erase;
 
     struct {
         int64_t mode; /* enum apd_mode */

@@ -43,7 +43,8 @@
 
 /* Order of the words = order of the enums in config.h. */
 static const char *const mode_words[] = {"vanilla", "advprop", "fast_advprop", NULL};
-static const char *const augment_words[] = {"none", "crop_flip", NULL};
+static const char *const augment_words[] = {"none",        "crop_flip",   "rrc_flip", "rrc_flip_jitter",
+                                            "randaugment", "autoaugment", NULL};
 static const char *const stem_words[] = {"imagenet", "small", NULL};
 static const char *const bn_sync_words[] = {"stats", "full", "none", NULL};
 static const char *const schedule_words[] = {"step", "cosine", NULL};
@@ -55,7 +56,7 @@ static const char *const mix_words[] = {"none", "mixup", "cutmix", NULL};
 static const char *const arch_words[] = {
     "resnet18",        "resnet34",         "resnet50",        "resnet101",        "resnet152",
     "resnext50_32x4d", "resnext101_32x8d", "wide_resnet50_2", "wide_resnet101_2", NULL};
-static const char *const format_words[] = {"idx", NULL};
+static const char *const format_words[] = {"idx", "images", NULL};
 static const char *const level_words[] = {"error", "warn", "info", "debug", "trace", NULL};
 static const char *const device_words[] = {"auto", "cpu", "ref", NULL};
 static const char *const isa_words[] = {"auto", "avx512", "avx2", "baseline", NULL};
@@ -70,8 +71,8 @@ const struct apd_option apd_options[] = {
         "Seed of all randomness: initial weights, order of samples, augmentation, noise and shuffle."),
     TEXT("init_from", init_from, "\"\"", DEFINES,
          "Checkpoint (safetensors) whose weights the run starts from; empty: initialise at random."),
-    ENUM("augment", augment, "crop_flip", augment_words, DEFINES,
-         "What is done to training images: nothing, or a random crop after padding and a random horizontal flip."),
+    WORD("augment", augment, "crop_flip", augment_words, DEFINES,
+         "What is done to training images. crop_flip: a random crop after padding and a random mirror image. For image files also rrc_flip: a random part, resized, and a random mirror image; and after that colour jitter, RandAugment or AutoAugment."),
     WORD("device", device, "auto", device_words, FREE,
          "Where workers compute: cpu (oneDNN), ref (plain C, slow, for checking), or the best there is."),
 
@@ -85,9 +86,19 @@ const struct apd_option apd_options[] = {
          "Start the last gamma of every residual block at 0."),
 
     WORD("data.format", data.format, "idx", format_words, FREE,
-         "Layout of the data set; idx: the four files of MNIST and its relatives, plain or gzipped."),
+         "Layout of the data set; idx: the four files of MNIST and its relatives, plain or gzipped; images: JPEG, PNG and WebP files in class folders or tar shards."),
     TEXT("data.path", data.path, "\"\"", FREE,
          "Folder of the data set, relative to where the command is typed; required. A run goes on only over the same data, wherever they lie."),
+    TEXT("data.train", data.train, "\"\"", FREE,
+         "images: folder, tar shards (a pattern such as train-{0000..0127}.tar) or manifest of the training set, below data.path; empty: train."),
+    TEXT("data.test", data.test, "\"\"", FREE,
+         "images: the same of the test set; empty: val if there is one, otherwise test."),
+    INT("data.size_px", data.size_px, "224", 1, 4096, "pixels", DEFINES,
+        "images: side of the square that image files become."),
+    INT("data.resize_px", data.resize_px, "0", 0, 8192, "pixels", FREE,
+        "images: shorter side to which test images are resized before the middle square is cut out; 0: data.size_px * 256 / 224."),
+    INT("data.max_px", data.max_px, "67108864", 1, 0x1p40, "pixels", DEFINES,
+        "images: larger images are bad samples; their header tells."),
     BOOL("data.shuffle", data.shuffle, "on", DEFINES,
          "Permute the samples of every epoch; off: position p is sample p."),
     INT("data.window", data.window, "16384", 1, 0x1p30, "samples", DEFINES,
@@ -102,6 +113,22 @@ const struct apd_option apd_options[] = {
         "Steps whose images are made ready before they are needed; memory grows with it."),
     REAL("data.max_bad", data.max_bad, "0.001", 0, 1, "of an epoch", FREE,
          "Samples that cannot be used are left out and listed; a larger share of them ends the run."),
+
+    REAL("jitter.brightness", jitter.brightness, "0.4", 0, 100, "", DEFINES,
+         "Colour jitter: brightness times a factor between 1 - x and 1 + x."),
+    REAL("jitter.contrast", jitter.contrast, "0.4", 0, 100, "", DEFINES,
+         "Colour jitter: contrast times a factor between 1 - x and 1 + x."),
+    REAL("jitter.saturation", jitter.saturation, "0.4", 0, 100, "", DEFINES,
+         "Colour jitter: saturation times a factor between 1 - x and 1 + x."),
+    REAL("jitter.hue", jitter.hue, "0.1", 0, 0.5, "turns", DEFINES,
+         "Colour jitter: hue turned by up to x to either side."),
+    INT("randaugment.ops", randaugment.ops, "2", 0, 16, "operations", DEFINES,
+        "RandAugment: operations an image."),
+    INT("randaugment.magnitude", randaugment.magnitude, "9", 0, 30, "", DEFINES,
+        "RandAugment: strength of the operations."),
+    REAL("erase.probability", erase.probability, "0", 0, 1, "", DEFINES,
+         "Random erasing: share of image files in which a random box is blanked at the end."),
+    BOOL("erase.noise", erase.noise, "off", DEFINES, "Random erasing: random bytes instead of black."),
 
     ENUM("train.mode", train.mode, "fast_advprop", mode_words, DEFINES,
          "vanilla: all images clean, one batch norm; advprop: all images clean and once more attacked, through the auxiliary batch norm; fast_advprop: a part of each batch is attacked instead. What is auto elsewhere follows from the mode."),

@@ -13,6 +13,7 @@
 struct verdict {
     double loss, top1, top5; /* of the worst restart; 0 or 1: right in all of them */
     double label;            /* -1: the image cannot be used */
+    double predicted;        /* class, in the last restart */
     double workers;          /* that evaluated it */
 };
 
@@ -34,6 +35,8 @@ struct bench {
     uint64_t *sample;
     uint32_t *restart;
     struct apd_loss *loss;   /* host, [batch]: each image's */
+    float *logits;           /* host, [batch][classes] */
+    int32_t *predicted;      /* host, [batch] */
     struct verdict *verdict; /* host, [images] */
 };
 
@@ -51,6 +54,8 @@ static void free_bench(struct bench *bench)
     free(bench->sample);
     free(bench->restart);
     free(bench->loss);
+    free(bench->logits);
+    free(bench->predicted);
     free(bench->verdict);
 }
 
@@ -80,10 +85,12 @@ static enum apd_code make_bench(const struct apd_evaluation *ev, struct bench *b
     bench->sample = malloc(n * sizeof *bench->sample);
     bench->restart = malloc(n * sizeof *bench->restart);
     bench->loss = malloc(n * sizeof *bench->loss);
+    bench->logits = malloc(n * (size_t)ev->params->arch->classes * sizeof *bench->logits);
+    bench->predicted = calloc(n, sizeof *bench->predicted);
     bench->verdict = calloc(bench->images, sizeof *bench->verdict);
     if (bench->bytes == NULL || bench->host_label == NULL || bench->host_weight == NULL ||
         bench->sample == NULL || bench->restart == NULL || bench->loss == NULL ||
-        bench->verdict == NULL)
+        bench->logits == NULL || bench->predicted == NULL || bench->verdict == NULL)
         return apd_fail(err, APD_NOMEM, "evaluation of %llu images in batches of %zu",
                         (unsigned long long)bench->images, n);
     return APD_OK;
@@ -96,6 +103,8 @@ static enum apd_code load_image(struct bench *bench, uint64_t sample, int i, str
     enum apd_code rc =
         apd_sampler_run(bench->sampler, 0, sample, pixels, &bench->host_label[i], err);
 
+    if (rc == APD_OK && bench->ev->label_of != NULL)
+        bench->host_label[i] = bench->ev->label_of[bench->host_label[i]];
     if (rc != APD_DATA)
         return rc;
     apd_log(APD_LOG_WARN, "image left out", "sample=%" PRIu64 " error=\"%s\"", sample, err->msg);
@@ -191,6 +200,59 @@ static enum apd_code judge_batch(struct bench *bench, struct apd_err *err)
     return APD_OK;
 }
 
+/* One image by its logits alone: what softmax_ce does, as if there were only the allowed classes.
+ */
+static struct apd_loss judge_allowed(const struct apd_evaluation *ev, const float *logits,
+                                     int32_t label)
+{
+    int classes = ev->params->arch->classes, before = 0;
+    double most = -INFINITY, sum = 0;
+
+    for (int c = 0; c < classes; c++)
+        if (ev->allowed[c] && logits[c] > most)
+            most = logits[c];
+    for (int c = 0; c < classes; c++) {
+        if (!ev->allowed[c])
+            continue;
+        sum += exp(logits[c] - most);
+        before += !(logits[c] < logits[label] || (logits[c] == logits[label] && c >= label));
+    }
+    return (struct apd_loss){.ce_sum = log(sum) - (logits[label] - most),
+                             .images = 1,
+                             .top1 = before == 0,
+                             .top5 = before < 5};
+}
+
+static int32_t predict(const struct apd_evaluation *ev, const float *logits)
+{
+    int32_t best = -1;
+
+    for (int32_t c = 0; c < ev->params->arch->classes; c++)
+        if ((ev->allowed == NULL || ev->allowed[c]) && (best < 0 || logits[c] > logits[best]))
+            best = c;
+    return best;
+}
+
+/* Where softmax_ce cannot tell: which class it is, or of which alone. */
+static enum apd_code look_at_logits(struct bench *bench, struct apd_err *err)
+{
+    const struct apd_evaluation *ev = bench->ev;
+    size_t classes = (size_t)ev->params->arch->classes;
+
+    if (ev->allowed == NULL && ev->predictions == NULL)
+        return APD_OK;
+    APD_TRY(bench->be->ops->download_floats(bench->be, bench->logits, apd_net_logits(ev->net),
+                                            (size_t)ev->batch * classes, err));
+    for (int i = 0; i < ev->batch; i++) {
+        const float *logits = bench->logits + (size_t)i * classes;
+
+        bench->predicted[i] = predict(ev, logits);
+        if (ev->allowed != NULL)
+            bench->loss[i] = judge_allowed(ev, logits, bench->host_label[i]);
+    }
+    return APD_OK;
+}
+
 static void note_restart(struct verdict *verdict, const struct apd_loss *loss)
 {
     if (loss->ce_sum > verdict->loss || isnan(loss->ce_sum))
@@ -217,8 +279,11 @@ static enum apd_code evaluate_batch(struct bench *bench, uint64_t first, int cou
         APD_TRY(start_batch(bench, r, err));
         APD_TRY(run_batch(bench, err));
         APD_TRY(judge_batch(bench, err));
-        for (int i = 0; i < count; i++)
+        APD_TRY(look_at_logits(bench, err));
+        for (int i = 0; i < count; i++) {
             note_restart(&bench->verdict[first + (uint64_t)i], &bench->loss[i]);
+            bench->verdict[first + (uint64_t)i].predicted = bench->predicted[i];
+        }
     }
     if (ev->logits == NULL)
         return APD_OK;
@@ -271,6 +336,10 @@ static enum apd_code add_up(const struct bench *bench, struct apd_loss *out, str
         if (verdict->workers != 1)
             return apd_fail(err, APD_BUG, "image %llu was evaluated by %g workers",
                             (unsigned long long)i, verdict->workers);
+        if (bench->ev->predictions != NULL)
+            bench->ev->predictions[i] =
+                (struct apd_prediction){(int32_t)verdict->label, (int32_t)verdict->predicted,
+                                        verdict->top1 > 0, verdict->top5 > 0, verdict->loss};
         if (verdict->label < 0)
             continue;
         add_verdict(out, verdict);

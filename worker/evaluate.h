@@ -29,10 +29,23 @@ struct apd_evaluation {
     uint64_t seed; /* of the random starts */
     float *logits; /* NULL, or [images][classes], of the last restart: filled on every worker */
     struct apd_loss *by_class; /* NULL, or [classes]: overwritten on every worker */
+    /* A data set with classes of its own: NULL, or [its classes], the network's class for each. */
+    const int32_t *label_of;
+    /* NULL, or [classes]: only these can be predicted, the logits of the others do not count. */
+    const uint8_t *allowed;
+    struct apd_prediction *predictions; /* NULL, or [images]: overwritten on every worker */
 };
 
-/* Collective. *out: over all images; of an image that is attacked more than once the largest loss,
- * and it is right (top-1, top-5) if it was right every time. */
+/* What became of one image. */
+struct apd_prediction {
+    int32_t label;     /* -1: the image cannot be used */
+    int32_t predicted; /* class of the greatest logit, in the last restart */
+    int top1, top5;
+    double loss;
+};
+
+/* Collective. *out: over all images that can be used; of an image that is attacked more than once
+ * the largest loss, and it is right (top-1, top-5) if it was right every time. */
 APD_MUST_USE enum apd_code apd_evaluate(const struct apd_evaluation *evaluation,
                                         struct apd_loss *out, struct apd_err *err);
 

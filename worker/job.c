@@ -1,20 +1,35 @@
 #include "worker/job.h"
 
+#include "worker/index/source.h"
+
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 void apd_job_sampler(const struct apd_job *job, enum apd_split split,
                      struct apd_sampler_settings *out)
 {
     const struct apd_config *config = &job->config;
+    int size_px = (int)config->data.size_px, resize_px = (int)config->data.resize_px;
+    struct apd_err known; /* the option table has the names */
 
     *out = (struct apd_sampler_settings){
-        .augment = {.kind = split == APD_SPLIT_TRAIN ? (enum apd_augment)config->augment
-                                                     : APD_AUGMENT_NONE,
-                    .crop_padding_px = (int)config->data.crop_padding_px,
-                    .seed = (uint64_t)config->seed},
-        .channels = (int)config->data.channels};
+        .train = split == APD_SPLIT_TRAIN,
+        .recipe = {.seed = (uint64_t)config->seed,
+                   .crop_padding_px = (int)config->data.crop_padding_px,
+                   .jitter = {config->jitter.brightness, config->jitter.contrast,
+                              config->jitter.saturation, config->jitter.hue},
+                   .randaugment_ops = (int)config->randaugment.ops,
+                   .randaugment_magnitude = (int)config->randaugment.magnitude,
+                   .erase_probability = config->erase.probability,
+                   .erase_noise = (int)config->erase.noise},
+        .channels = (int)config->data.channels,
+        .size_px = size_px,
+        .resize_px = resize_px > 0 ? resize_px : size_px * 256 / 224,
+        .max_px = (uint64_t)config->data.max_px};
+    (void)!apd_augment_recipe_set(&out->recipe, config->augment, &known);
 }
 
 static enum apd_code image_shape(const struct apd_job *job, enum apd_split split,
@@ -27,15 +42,52 @@ static enum apd_code image_shape(const struct apd_job *job, enum apd_split split
                              err);
 }
 
+/* Where a split of image files is: as it is said, or by the folders' usual names. */
+static enum apd_code images_source(const struct apd_config *config, enum apd_split split,
+                                   char out[2 * APD_TEXT], struct apd_err *err)
+{
+    const char *root = config->data.path;
+    const char *said = split == APD_SPLIT_TRAIN ? config->data.train : config->data.test;
+
+    if (said[0] == '/')
+        (void)snprintf(out, 2 * APD_TEXT, "%s", said);
+    else if (said[0] != '\0')
+        (void)snprintf(out, 2 * APD_TEXT, "%s/%s", root, said);
+    else
+        (void)snprintf(out, 2 * APD_TEXT, "%s/%s", root,
+                       split == APD_SPLIT_TRAIN ? "train" : "val");
+    if (said[0] == '\0' && split == APD_SPLIT_TEST && access(out, F_OK) != 0)
+        (void)snprintf(out, 2 * APD_TEXT, "%s/test", root);
+    if (said[0] == '\0' && access(out, F_OK) != 0)
+        return apd_fail(err, APD_CONFIG,
+                        "%s: no folder %s in it; name the data with data.train and data.test", root,
+                        split == APD_SPLIT_TRAIN ? "train" : "val and no test");
+    return APD_OK;
+}
+
+static enum apd_code open_split(struct apd_job *job, enum apd_split split, uint32_t classes,
+                                struct apd_dataset **out, struct apd_err *err)
+{
+    const struct apd_config *config = &job->config;
+    char source[2 * APD_TEXT], *index = NULL;
+    enum apd_code rc;
+
+    if (strcmp(config->data.format, "images") != 0)
+        return apd_dataset_open(config->data.format, config->data.path, split, classes, out, err);
+    APD_TRY(images_source(config, split, source, err));
+    APD_TRY(apd_source_find_index(source, &index, err));
+    rc = apd_dataset_open("images", index, split, classes, out, err);
+    free(index);
+    return rc;
+}
+
 enum apd_code apd_job_open_data(struct apd_job *job, struct apd_err *err)
 {
     const struct apd_config *config = &job->config;
     struct apd_shape test;
 
-    APD_TRY(apd_dataset_open(config->data.format, config->data.path, APD_SPLIT_TRAIN, 0,
-                             &job->train, err));
-    APD_TRY(apd_dataset_open(config->data.format, config->data.path, APD_SPLIT_TEST,
-                             job->train->classes, &job->test, err));
+    APD_TRY(open_split(job, APD_SPLIT_TRAIN, 0, &job->train, err));
+    APD_TRY(open_split(job, APD_SPLIT_TEST, job->train->classes, &job->test, err));
     APD_TRY(image_shape(job, APD_SPLIT_TRAIN, &job->image, err));
     APD_TRY(image_shape(job, APD_SPLIT_TEST, &test, err));
     if (test.c != job->image.c || test.h != job->image.h || test.w != job->image.w)

@@ -53,6 +53,11 @@ enum {
     KEY_PER_CLASS,
     KEY_LOGITS,
     KEY_JSON,
+    KEY_EVAL_DATA,
+    KEY_SUITE,
+    KEY_PREDICTIONS,
+    KEY_CSV,
+    KEY_CHART,
     KEY_DATA_PLAN,
     KEY_EPOCH,
     KEY_STEPS,
@@ -74,6 +79,12 @@ static const struct argp_option options[] = {
     {"per-class", KEY_PER_CLASS, NULL, 0, "Also the accuracy of each class", 1},
     {"logits", KEY_LOGITS, "FILE", 0, "Write the logits (safetensors, [images][classes])", 1},
     {"json", KEY_JSON, NULL, 0, "One JSON object a line", 1},
+    {"eval-data", KEY_EVAL_DATA, "SRC", 0, "Images instead of the test set; of a suite its folder",
+     1},
+    {"suite", KEY_SUITE, "NAME", 0, "imagenet-c, imagenet-r, imagenet-a or stylized", 1},
+    {"predictions", KEY_PREDICTIONS, "FILE", 0, "Write a line for every image (CSV)", 1},
+    {"csv", KEY_CSV, "FILE", 0, "Write a line for every part (CSV)", 1},
+    {"chart", KEY_CHART, "FILE", 0, "Draw the errors by corruption (SVG)", 1},
     {0, 0, NULL, 0, "Plan:", 2},
     {"data-plan", KEY_DATA_PLAN, NULL, 0, "Print which samples each lane trains on and leave", 2},
     {"epoch", KEY_EPOCH, "E", 0, "From the first step that begins in epoch E (default 0)", 2},
@@ -146,6 +157,26 @@ static error_t parse_eval_option(int key, char *arg, struct argp_state *state,
         break;
     case KEY_JSON:
         eval->json = 1;
+        break;
+    case KEY_EVAL_DATA:
+        eval->data = arg;
+        break;
+    case KEY_SUITE:
+        eval->suite = apd_suite_named(arg);
+        if (eval->suite == APD_SUITE_NONE)
+            argp_error(state,
+                       "--suite: expected imagenet-c, imagenet-r, imagenet-a or stylized, "
+                       "found \"%s\"",
+                       arg);
+        break;
+    case KEY_PREDICTIONS:
+        eval->predictions = arg;
+        break;
+    case KEY_CSV:
+        eval->csv = arg;
+        break;
+    case KEY_CHART:
+        eval->chart = arg;
         break;
     default:
         return ARGP_ERR_UNKNOWN;

@@ -5,7 +5,10 @@
 
 #include "base/err.h"
 #include "kernels/backend.h"
+#include "worker/eval_files.h"
+#include "worker/eval_set.h"
 #include "worker/job.h"
+#include "worker/suite.h"
 
 #include <stdint.h>
 
@@ -18,11 +21,35 @@ struct apd_eval_options {
     uint64_t images;                /* 0: all */
     const char *logits;             /* file to write, or NULL */
     int per_class, json;
+    const char *data; /* other images than the test set's, or NULL; of a suite: its folder */
+    enum apd_suite suite;
+    const char *predictions, *csv, *chart; /* files to write, or NULL */
 };
 
 /* Collective. Worker 0 prints to stdout. */
 APD_MUST_USE enum apd_code
 apd_tool_eval(struct apd_job *job, const struct apd_eval_options *options, struct apd_err *err);
+
+/* What the parts of an evaluation share; tool_eval*.c only. */
+struct apd_eval_bench {
+    struct apd_job *job;
+    struct apd_net *net;
+    const struct apd_eval_options *options;
+    struct apd_eval_file predictions, csv; /* worker 0's */
+};
+
+extern const char *const apd_bn_names[APD_BN_SETS];
+
+/* Evaluates on `set` (NULL: the test set) through one BN. part: for the lists. by_class may be
+ * NULL. Collective. */
+APD_MUST_USE enum apd_code apd_eval_part(struct apd_eval_bench *bench,
+                                         const struct apd_eval_set *set, const char *part,
+                                         enum apd_bn_set bn, struct apd_loss *by_class,
+                                         float *logits, struct apd_loss *out, struct apd_err *err);
+
+/* A suite through one BN, and its result to stdout. Collective. */
+APD_MUST_USE enum apd_code apd_eval_suite(struct apd_eval_bench *bench, enum apd_bn_set bn,
+                                          struct apd_err *err);
 
 /* Prints, for `steps` steps from the first that begins in `epoch` on, which samples each lane
  * trains on: one line "step lane branch epoch sample ...". */

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const set_names[] = {[APD_BN_MAIN] = "main", [APD_BN_AUX] = "aux"};
+const char *const apd_bn_names[] = {[APD_BN_MAIN] = "main", [APD_BN_AUX] = "aux"};
 
 /* Path and hash of the checkpoint to evaluate. */
 static enum apd_code find_checkpoint(const struct apd_job *job,
@@ -150,66 +150,110 @@ static enum apd_code print_result(const struct result *result, struct apd_err *e
     return fflush(stdout) == 0 ? APD_OK : apd_fail_errno(err, "writing the result");
 }
 
-static enum apd_code eval_set(struct apd_job *job, struct apd_net *net,
-                              const struct apd_eval_options *options, enum apd_bn_set set,
-                              struct apd_err *err)
+/* The images of a suite or of --data, brought to the size that the network was trained with. */
+static void sampler_for(const struct apd_eval_bench *bench, const struct apd_dataset *dataset,
+                        struct apd_sampler_settings *out)
 {
+    const struct apd_job *job = bench->job;
+
+    apd_job_sampler(job, APD_SPLIT_TEST, out);
+    if (!dataset->encoded)
+        return;
+    out->channels = job->image.c;
+    out->size_px = job->image.h;
+    /* ImageNet-C is distributed at its final size, as is what comes of sets of one size. */
+    if (bench->options->suite == APD_SUITE_C || !job->train->encoded)
+        out->resize_px = out->size_px;
+}
+
+enum apd_code apd_eval_part(struct apd_eval_bench *bench, const struct apd_eval_set *set,
+                            const char *part, enum apd_bn_set bn, struct apd_loss *by_class,
+                            float *logits, struct apd_loss *out, struct apd_err *err)
+{
+    const struct apd_eval_options *options = bench->options;
+    struct apd_job *job = bench->job;
     struct apd_sampler_settings sampler;
-    struct apd_evaluation evaluation = {.net = net,
+    struct apd_evaluation evaluation = {.net = bench->net,
                                         .params = job->params,
                                         .comm = job->comm,
-                                        .dataset = job->test,
+                                        .dataset = set != NULL ? set->dataset : job->test,
                                         .sampler = &sampler,
                                         .batch = (int)job->config.eval.batch,
                                         .images = options->images,
-                                        .set = set,
+                                        .set = bn,
                                         .attack_steps = options->attack_steps,
                                         .attack_eps = options->attack_eps,
                                         .attack_step = options->attack_step,
                                         .restarts = options->attack_restarts,
-                                        .seed = (uint64_t)job->config.seed};
-    uint64_t images = options->images > 0 && options->images < job->test->samples
-                          ? options->images
-                          : job->test->samples;
+                                        .seed = (uint64_t)job->config.seed,
+                                        .logits = logits,
+                                        .by_class = by_class,
+                                        .label_of = set != NULL ? set->label_of : NULL};
+    uint64_t images = evaluation.dataset->samples;
+    enum apd_code rc;
+
+    if (options->images > 0 && options->images < images)
+        images = options->images;
+    if (set != NULL && apd_suite_restricts(options->suite))
+        evaluation.allowed = set->allowed;
+    sampler_for(bench, evaluation.dataset, &sampler);
+    if (options->predictions != NULL) {
+        evaluation.predictions = calloc(images, sizeof *evaluation.predictions);
+        if (evaluation.predictions == NULL)
+            return apd_fail(err, APD_NOMEM, "predictions of %llu images",
+                            (unsigned long long)images);
+    }
+    rc = apd_evaluate(&evaluation, out, err);
+    if (rc == APD_OK) {
+        apd_eval_file_predictions(&bench->predictions, apd_bn_names[bn], part, evaluation.dataset,
+                                  evaluation.predictions, images);
+        apd_eval_file_part(&bench->csv,
+                           options->suite != APD_SUITE_NONE ? apd_suite_name(options->suite) : "",
+                           apd_bn_names[bn], part, out);
+    }
+    free(evaluation.predictions);
+    return rc;
+}
+
+static enum apd_code eval_set(struct apd_eval_bench *bench, const struct apd_eval_set *set,
+                              enum apd_bn_set bn, struct apd_err *err)
+{
+    const struct apd_eval_options *options = bench->options;
+    struct apd_job *job = bench->job;
+    uint64_t images = set != NULL ? set->dataset->samples : job->test->samples;
     struct result result = {.options = options, .classes = job->arch.classes};
     size_t classes = (size_t)job->arch.classes;
+    float *logits = NULL;
     enum apd_code rc = APD_OK;
 
-    apd_job_sampler(job, APD_SPLIT_TEST, &sampler);
-    if (options->per_class) {
+    if (options->images > 0 && options->images < images)
+        images = options->images;
+    if (options->per_class)
         result.by_class = malloc(classes * sizeof *result.by_class);
-        if (result.by_class == NULL)
-            return apd_fail(err, APD_NOMEM, "results of %zu classes", classes);
-    }
-    evaluation.by_class = result.by_class;
-    if (options->logits != NULL) {
-        evaluation.logits = malloc(images * classes * sizeof(float));
-        if (evaluation.logits == NULL)
-            APD_GO(apd_fail(err, APD_NOMEM, "logits of %llu images", (unsigned long long)images));
-    }
-    APD_GO(apd_evaluate(&evaluation, &result.loss, err));
-    (void)snprintf(result.name, sizeof result.name, "%s", set_names[set]);
+    if (options->logits != NULL)
+        logits = malloc(images * classes * sizeof *logits);
+    if ((options->per_class && result.by_class == NULL) ||
+        (options->logits != NULL && logits == NULL))
+        APD_GO(apd_fail(err, APD_NOMEM, "results of %llu images", (unsigned long long)images));
+    APD_GO(apd_eval_part(bench, set, set != NULL ? "data" : "test", bn, result.by_class, logits,
+                         &result.loss, err));
+    (void)snprintf(result.name, sizeof result.name, "%s", apd_bn_names[bn]);
     if (options->attack_steps > 0)
-        (void)snprintf(result.name, sizeof result.name, "%s-pgd%d", set_names[set],
+        (void)snprintf(result.name, sizeof result.name, "%s-pgd%d", apd_bn_names[bn],
                        options->attack_steps);
     if (job->comm->rank == 0) {
         APD_GO(print_result(&result, err));
         if (options->logits != NULL)
-            APD_GO(write_logits(job, options->logits, evaluation.logits, images, err));
+            APD_GO(write_logits(job, options->logits, logits, images, err));
     }
 done:
     free(result.by_class);
-    free(evaluation.logits);
+    free(logits);
     return rc;
 }
 
-enum apd_code apd_tool_eval(struct apd_job *job, const struct apd_eval_options *options,
-                            struct apd_err *err)
+static enum apd_code check_options(const struct apd_eval_options *options, struct apd_err *err)
 {
-    char path[APD_RUN_PATH_MAX], sha256[APD_SHA256_HEX];
-    struct apd_net *net = NULL;
-    enum apd_code rc;
-
     if (options->logits != NULL && options->sets != 1 << APD_BN_MAIN &&
         options->sets != 1 << APD_BN_AUX)
         return apd_fail(err, APD_USAGE,
@@ -217,17 +261,63 @@ enum apd_code apd_tool_eval(struct apd_job *job, const struct apd_eval_options *
     if (options->logits != NULL && options->attack_restarts > 1)
         return apd_fail(err, APD_USAGE, "--logits writes the logits of one attack, not of %d",
                         options->attack_restarts);
-    APD_TRY(find_checkpoint(job, options, path, sha256, err));
+    if (options->suite != APD_SUITE_NONE && options->data == NULL)
+        return apd_fail(err, APD_USAGE, "--suite needs --data, the suite's folder");
+    if (options->suite != APD_SUITE_NONE && (options->logits != NULL || options->per_class))
+        return apd_fail(err, APD_USAGE, "--logits and --per-class are of one set, not of a suite");
+    if (options->chart != NULL && options->suite != APD_SUITE_C)
+        return apd_fail(err, APD_USAGE, "--chart shows corruptions: it needs --suite imagenet-c");
+    if (options->chart != NULL && options->sets != 1 << APD_BN_MAIN &&
+        options->sets != 1 << APD_BN_AUX)
+        return apd_fail(err, APD_USAGE, "--chart shows one BN: add --bn main or --bn aux");
+    return APD_OK;
+}
+
+static enum apd_code make_bench(struct apd_eval_bench *bench, struct apd_err *err)
+{
+    struct apd_job *job = bench->job;
+    char path[APD_RUN_PATH_MAX], sha256[APD_SHA256_HEX];
+
+    APD_TRY(find_checkpoint(job, bench->options, path, sha256, err));
     APD_TRY(apd_job_open_data(job, err));
     APD_TRY(apd_job_make_network(job, err));
     APD_TRY(apd_checkpoint_load_model(path, sha256[0] != '\0' ? sha256 : NULL,
                                       job->config.optim.ema_decay > 0, job->params, err));
-    APD_GO(apd_net_create(job->params, (int)job->config.eval.batch, 1, &net, err));
-    apd_net_set_bn_eps(net, job->config.bn.eps);
-    for (int set = 0; set < (job->params->has_aux ? APD_BN_SETS : 1); set++)
-        if (options->sets & 1 << set)
-            APD_GO(eval_set(job, net, options, set, err));
+    APD_TRY(apd_net_create(job->params, (int)job->config.eval.batch, 1, &bench->net, err));
+    apd_net_set_bn_eps(bench->net, job->config.bn.eps);
+    if (job->comm->rank != 0)
+        return APD_OK;
+    APD_TRY(apd_eval_file_open(bench->options->predictions, APD_PREDICTIONS_HEADER,
+                               &bench->predictions, err));
+    return apd_eval_file_open(bench->options->csv, APD_PARTS_HEADER, &bench->csv, err);
+}
+
+enum apd_code apd_tool_eval(struct apd_job *job, const struct apd_eval_options *options,
+                            struct apd_err *err)
+{
+    struct apd_eval_bench bench = {.job = job, .options = options};
+    struct apd_eval_set set = {0};
+    int is_set = options->data != NULL && options->suite == APD_SUITE_NONE;
+    enum apd_code rc;
+
+    APD_TRY(check_options(options, err));
+    APD_GO(make_bench(&bench, err));
+    if (is_set)
+        APD_GO(apd_eval_set_open(job, options->data, &set, err));
+    for (enum apd_bn_set bn = 0; bn < (job->params->has_aux ? APD_BN_SETS : 1); bn++) {
+        if (!(options->sets & 1 << bn))
+            continue;
+        if (options->suite != APD_SUITE_NONE)
+            APD_GO(apd_eval_suite(&bench, bn, err));
+        else
+            APD_GO(eval_set(&bench, is_set ? &set : NULL, bn, err));
+    }
+    APD_GO(apd_eval_file_finish(&bench.predictions, err));
+    APD_GO(apd_eval_file_finish(&bench.csv, err));
 done:
-    apd_net_destroy(&net);
+    apd_eval_file_drop(&bench.predictions);
+    apd_eval_file_drop(&bench.csv);
+    apd_eval_set_close(&set);
+    apd_net_destroy(&bench.net);
     return rc;
 }

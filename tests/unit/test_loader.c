@@ -1,6 +1,7 @@
 /* The loader over a data set made of arithmetic: what it delivers, in which order, and how it ends.
  */
 #include "tests/support/random.h"
+#include "worker/data/augment.h"
 #include "worker/data/loader.h"
 
 #include <setjmp.h>
@@ -72,7 +73,7 @@ static enum apd_code fetch(const struct apd_dataset *dataset, uint64_t sample,
         buffer->bytes = malloc(BYTES);
     for (int i = 0; i < BYTES; i++)
         buffer->bytes[i] = pixel_of(sample, i);
-    *out = (struct apd_stored){buffer->bytes, BYTES, (int32_t)(sample % 10)};
+    *out = (struct apd_stored){buffer->bytes, BYTES, (int32_t)(sample % 10), "file.tar"};
     return APD_OK;
 }
 
@@ -101,13 +102,17 @@ static const struct apd_plan_desc plan_desc = {.samples = SAMPLES,
                                                .seed = 7,
                                                .shuffle = 1};
 
+/* What the sampler below does to an image. */
+static const struct apd_augment_settings crop_flip = {APD_AUGMENT_CROP_FLIP, 2, 7};
+
 static struct apd_loader_settings settings_of(uint32_t lane_first, uint32_t lane_count,
                                               uint64_t first_step)
 {
     return (struct apd_loader_settings){
         .plan = &plan_desc,
         .dataset = &dataset,
-        .sampler = {.augment = {.kind = APD_AUGMENT_CROP_FLIP, .crop_padding_px = 2, .seed = 7}},
+        .sampler = {.train = 1,
+                    .recipe = {.crop = APD_CROP_PADDED, .crop_padding_px = 2, .seed = 7}},
         .threads = 1,
         .slots = SLOTS,
         .lane_first = lane_first,
@@ -175,7 +180,7 @@ static void steps_follow_the_plan(void **state)
             assert_int_equal(data->labels[row], place.sample % 10);
             for (int i = 0; i < BYTES; i++)
                 plain[i] = pixel_of(place.sample, i);
-            choice = apd_augment_choose(&settings.sampler.augment, place.epoch, place.sample);
+            choice = apd_augment_choose(&crop_flip, place.epoch, place.sample);
             apd_augment_apply(choice, C, H, W, plain, expected);
             assert_memory_equal(data->pixels + row * BYTES, expected, BYTES);
         }

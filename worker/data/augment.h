@@ -12,9 +12,9 @@
 #ifndef APD_WORKER_DATA_AUGMENT_H
 #define APD_WORKER_DATA_AUGMENT_H
 
-#include "proto/config.h"
-
 #include <stdint.h>
+
+enum apd_augment { APD_AUGMENT_NONE, APD_AUGMENT_CROP_FLIP };
 
 struct apd_augment_settings {
     enum apd_augment kind;

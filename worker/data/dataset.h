@@ -1,7 +1,7 @@
 /* A data set: samples numbered 0 .. samples - 1, each one image and one label, as they are stored.
  *
  * The way a format joins: fill one apd_dataset_ops, put a line into the table of dataset.c.
- * Everybody else sees only this header. Formats: "idx" (idx.c).
+ * Everybody else sees only this header. Formats: "idx" (idx.c), "images" (images.c).
  *
  * Threads: open and close on the step thread; fetch may be called from several threads at once. */
 #ifndef APD_WORKER_DATA_DATASET_H
@@ -21,12 +21,14 @@ struct apd_dataset;
 struct apd_buffer {
     uint8_t *bytes;
     size_t capacity;
+    char name[4096]; /* of a sample's file */
 };
 
 struct apd_stored {
-    const uint8_t *bytes; /* [c][h][w] */
+    const uint8_t *bytes; /* [c][h][w], or an image file */
     size_t size;
     int32_t label;
+    const char *name; /* of the file, for messages */
 };
 
 struct apd_dataset_ops {
@@ -43,6 +45,12 @@ struct apd_dataset_ops {
     enum apd_code (*fetch)(const struct apd_dataset *dataset, uint64_t sample,
                            struct apd_buffer *buffer, struct apd_stored *out, struct apd_err *err);
 
+    /* Name of a class; NULL, or the whole function: classes have numbers only. */
+    const char *(*class_name)(const struct apd_dataset *dataset, uint32_t label);
+
+    /* Name of a sample for lists, into `out`; NULL: samples have numbers only. */
+    void (*sample_name)(const struct apd_dataset *dataset, uint64_t sample, char *out, size_t size);
+
     void (*close)(struct apd_dataset *dataset);
 };
 
@@ -51,7 +59,8 @@ struct apd_dataset {
     const struct apd_dataset_ops *ops;
     uint64_t samples;
     uint32_t classes;
-    int c, h, w;             /* of every image, after any fixed resizing */
+    int encoded;             /* samples are image files of any size: c, h, w are 0 */
+    int c, h, w;             /* of every image */
     uint32_t shards;         /* S: what the plan permutes; idx: virtual shards of 1024 samples */
     uint64_t *shard_samples; /* [S], sum = samples */
     char digest[APD_SHA256_HEX]; /* of the content; equal content in another wrapping (gzip) is
@@ -69,6 +78,11 @@ APD_MUST_USE enum apd_code apd_dataset_open(const char *format, const char *path
 APD_MUST_USE enum apd_code apd_dataset_fetch(const struct apd_dataset *dataset, uint64_t sample,
                                              struct apd_buffer *buffer, struct apd_stored *out,
                                              struct apd_err *err);
+
+/* Name of class `label`: a folder's, or its number. */
+void apd_dataset_class(const struct apd_dataset *dataset, uint32_t label, char *out, size_t size);
+/* Name of a sample: its file below the data set's root, or its number. */
+void apd_dataset_sample(const struct apd_dataset *dataset, uint64_t sample, char *out, size_t size);
 
 /* NULL ok; nulls. */
 void apd_dataset_close(struct apd_dataset **dataset);

@@ -227,7 +227,8 @@ static enum apd_code idx_fetch(const struct apd_dataset *dataset, uint64_t sampl
 
     (void)buffer;
     (void)err; /* all was checked when it was opened */
-    *out = (struct apd_stored){state->pixels + sample * bytes, bytes, state->labels[sample]};
+    *out = (struct apd_stored){
+        .bytes = state->pixels + sample * bytes, .size = bytes, .label = state->labels[sample]};
     return APD_OK;
 }
 

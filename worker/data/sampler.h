@@ -6,14 +6,19 @@
 
 #include "base/err.h"
 #include "kernels/backend.h"
-#include "worker/data/augment.h"
+#include "worker/data/augment_image.h"
 #include "worker/data/dataset.h"
 
 #include <stdint.h>
 
 struct apd_sampler_settings {
-    struct apd_augment_settings augment; /* for evaluation: APD_AUGMENT_NONE */
-    int channels;                        /* 0: as stored; grey images become that many equal ones */
+    int train; /* augment; otherwise the evaluation's middle crop */
+    struct apd_augment_recipe recipe;
+    int channels; /* 0: as stored, 3 for image files; grey images become that many equal ones */
+    /* Of image files: */
+    int size_px;     /* side of the square that comes out */
+    int resize_px;   /* evaluation: shorter side before the crop, >= size_px */
+    uint64_t max_px; /* larger images are bad samples */
 };
 
 struct apd_sampler;
@@ -29,8 +34,8 @@ APD_MUST_USE enum apd_code apd_sampler_create(const struct apd_sampler_settings 
                                               struct apd_sampler **out, struct apd_err *err);
 void apd_sampler_destroy(struct apd_sampler **sampler);
 
-/* out_pixels: [c][h][w] of the shape above. *out_label is set even if the image is bad. APD_DATA:
- * this sample cannot be used, the message names file and reason. */
+/* out_pixels: [c][h][w] of the shape above. APD_DATA: this sample cannot be used, the message names
+ * file and reason. */
 APD_MUST_USE enum apd_code apd_sampler_run(struct apd_sampler *sampler, uint32_t epoch,
                                            uint64_t sample, uint8_t *out_pixels, int32_t *out_label,
                                            struct apd_err *err);
