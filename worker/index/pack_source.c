@@ -1,13 +1,12 @@
 #include "worker/index/pack_source.h"
 
 #include "worker/data/bytes.h"
+#include "worker/data/png_write.h"
 #include "worker/data/regular.h"
 
 #include <inttypes.h>
 #include <limits.h>
-#include <spng.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -90,44 +89,6 @@ static enum apd_code take_file(const struct apd_pack_source *source, uint64_t sa
     return rc;
 }
 
-/* `pixels`, h x w bytes of grey, as a PNG file. */
-static enum apd_code encode_png(const uint8_t *pixels, int h, int w, struct apd_sample_bytes *out,
-                                struct apd_err *err)
-{
-    struct spng_ihdr ihdr = {.width = (uint32_t)w,
-                             .height = (uint32_t)h,
-                             .bit_depth = 8,
-                             .color_type = SPNG_COLOR_TYPE_GRAYSCALE};
-    spng_ctx *png = spng_ctx_new(SPNG_CTX_ENCODER);
-    uint8_t *file = NULL;
-    size_t size = 0;
-    enum apd_code rc;
-    int failed;
-
-    if (png == NULL)
-        return apd_fail(err, APD_NOMEM, "a PNG encoder");
-    failed = spng_set_option(png, SPNG_ENCODE_TO_BUFFER, 1);
-    if (failed == 0)
-        failed = spng_set_ihdr(png, &ihdr);
-    if (failed == 0)
-        failed = spng_encode_image(png, pixels, (size_t)h * (size_t)w, SPNG_FMT_PNG,
-                                   SPNG_ENCODE_FINALIZE);
-    if (failed == 0)
-        file = spng_get_png_buffer(png, &size, &failed);
-    if (file == NULL) {
-        rc = apd_fail(err, failed == SPNG_EMEM ? APD_NOMEM : APD_BUG, "PNG of %d x %d pixels: %s",
-                      w, h, spng_strerror(failed));
-        goto done;
-    }
-    APD_GO(apd_sample_bytes_reserve(out, size, err));
-    memcpy(out->data, file, size);
-    out->size = size;
-done:
-    free(file);
-    spng_ctx_free(png);
-    return rc;
-}
-
 static enum apd_code take_idx(const struct apd_pack_source *source, uint64_t sample,
                               struct apd_sample_bytes *out, int32_t *out_label, struct apd_err *err)
 {
@@ -137,7 +98,7 @@ static enum apd_code take_idx(const struct apd_pack_source *source, uint64_t sam
 
     APD_TRY(apd_dataset_fetch(dataset, sample, &none, &stored, err));
     *out_label = stored.label;
-    return encode_png(stored.bytes, dataset->h, dataset->w, out, err);
+    return apd_png_write(stored.bytes, dataset->w, dataset->h, 1, out, err);
 }
 
 enum apd_code apd_pack_source_read(const struct apd_pack_source *source, uint64_t sample,
