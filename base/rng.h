@@ -23,6 +23,7 @@ enum apd_purpose {
     APD_RNG_EVAL_ATTACK = 8,   /* random start of PGD; per sample, block = pixel / 4 */
     APD_RNG_ATTACK_TARGET = 9, /* label that a targeted attack aims at; per sample */
     APD_RNG_MIX = 10,          /* mixup and CutMix; per step, lane and pass */
+    APD_RNG_CORRUPT = 11,      /* corrupted test images; per corruption, severity and sample */
 };
 
 struct apd_philox {
