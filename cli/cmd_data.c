@@ -86,6 +86,7 @@ static const struct apd_command commands[] = {
     {"stat", "what is in a data set", apd_cmd_data_stat},
     {"pack", "make tar shards of a data set", apd_cmd_data_pack},
     {"cat", "one image of a data set", apd_cmd_data_cat},
+    {"corrupt", "a data set's images under corruptions", apd_cmd_data_corrupt},
     {"plan", "which samples each lane trains on", data_plan},
 };
 

@@ -1,14 +1,17 @@
-/* advprop data index, verify, stat, pack, cat: each becomes `advprop-worker --data-...`, which owns
- * the readers. What is allowed and what it means is here. */
+/* advprop data index, verify, stat, pack, cat, corrupt: each becomes `advprop-worker --data-...`,
+ * which owns the readers. What is allowed and what it means is here. */
 #include "cli/cmd_data_sets.h"
 #include "cli/command.h"
 #include "cli/launch.h"
 #include "cli/programs.h"
 
+#include <limits.h>
 #include <string.h>
 
 #define THREADS      "threads", 't', "N", 0, "threads (as many as there are cores)", 0
 #define THREADS_MOST 1024
+
+enum { KEY_SEED = 256, KEY_SPLIT };
 
 /* Options go to the worker as they are checked here. */
 struct set_args {
@@ -34,10 +37,10 @@ static void take_position(struct set_args *args, char *arg, struct argp_state *s
     args->position[args->count++] = arg;
 }
 
-static void take_number(struct set_args *args, const char *name, const char *arg, long most,
-                        const char *option, struct argp_state *state)
+static void take_number(struct set_args *args, const char *name, const char *arg, long least,
+                        long most, const char *option, struct argp_state *state)
 {
-    if (apd_cli_number(name, arg, 1, state) > most)
+    if (apd_cli_number(name, arg, least, state) > most)
         argp_error(state, "--%s: at most %ld", name, most);
     add(args, state, option, arg);
 }
@@ -51,7 +54,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         add(args, state, "--out=", arg);
         return 0;
     case 't':
-        take_number(args, "threads", arg, THREADS_MOST, "--threads=", state);
+        take_number(args, "threads", arg, 1, THREADS_MOST, "--threads=", state);
         return 0;
     case 'f':
         if (strcmp(arg, "folder") != 0 && strcmp(arg, "tar") != 0)
@@ -62,13 +65,30 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         add(args, state, "--prefix=", arg);
         return 0;
     case 'n':
-        take_number(args, "shard-samples", arg, 1 << 24, "--shard-samples=", state);
+        take_number(args, "shard-samples", arg, 1, 1 << 24, "--shard-samples=", state);
         return 0;
     case 'j':
         add(args, state, "--json", "");
         return 0;
     case 'r':
         return 0; /* what it does anyway */
+    case 'c':
+        add(args, state, "--corruption=", arg);
+        return 0;
+    case 's':
+        add(args, state, "--severity=", arg);
+        return 0;
+    case KEY_SEED:
+        take_number(args, "seed", arg, 0, LONG_MAX, "--seed=", state);
+        return 0;
+    case KEY_SPLIT:
+        if (strcmp(arg, "train") != 0 && strcmp(arg, "test") != 0)
+            argp_error(state, "--split: expected train or test, found \"%s\"", arg);
+        add(args, state, "--split=", arg);
+        return 0;
+    case 'l':
+        take_number(args, "limit", arg, 1, LONG_MAX, "--limit=", state);
+        return 0;
     case ARGP_KEY_ARG:
         take_position(args, arg, state);
         return 0;
@@ -201,4 +221,28 @@ int apd_cmd_data_cat(int argc, char **argv)
     };
 
     return run(&argp, "--data-cat", 2, argc, argv);
+}
+
+int apd_cmd_data_corrupt(int argc, char **argv)
+{
+    static const struct argp_option options[] = {
+        {"corruption", 'c', "NAME[,NAME...]|15|all", 0,
+         "which: by name, the 15 of the benchmark, or with the four extra ones (15)", 0},
+        {"severity", 's', "1-5[,...]", 0, "which severities (1-5)", 0},
+        {"seed", KEY_SEED, "N", 0, "of all chance (0)", 0},
+        {"split", KEY_SPLIT, "train|test", 0, "which split of SRC (test)", 0},
+        {"limit", 'l', "N", 0, "only the first N images (all)", 0},
+        {THREADS},
+        {0},
+    };
+    static const struct argp argp = {
+        .options = options,
+        .parser = parse,
+        .args_doc = "SRC DST",
+        .doc = "Writes the images of an IDX data set under the corruptions of Hendrycks and "
+               "Dietterich, as DST/CORRUPTION/SEVERITY/CLASS/SAMPLE.png. The same seed gives the "
+               "same images. What is there is kept; interrupted, the same command goes on.",
+    };
+
+    return run(&argp, "--data-corrupt", 2, argc, argv);
 }

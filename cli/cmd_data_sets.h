@@ -7,5 +7,6 @@ int apd_cmd_data_verify(int argc, char **argv);
 int apd_cmd_data_stat(int argc, char **argv);
 int apd_cmd_data_pack(int argc, char **argv);
 int apd_cmd_data_cat(int argc, char **argv);
+int apd_cmd_data_corrupt(int argc, char **argv);
 
 #endif

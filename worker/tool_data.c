@@ -4,6 +4,7 @@
 #include "worker/index/parallel.h"
 
 #include <argp.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,11 @@ enum {
     KEY_PREFIX,
     KEY_SHARD_SAMPLES,
     KEY_JSON,
+    KEY_CORRUPTION,
+    KEY_SEVERITY,
+    KEY_SEED,
+    KEY_SPLIT,
+    KEY_LIMIT,
 };
 
 static const struct tool {
@@ -31,6 +37,7 @@ static const struct tool {
     {"data-stat", apd_tool_data_stat, "looking at", 0},
     {"data-pack", apd_tool_data_pack, "packing", 1},
     {"data-cat", apd_tool_data_cat, "reading", 1},
+    {"data-corrupt", apd_tool_data_corrupt, "corrupting", 1},
 };
 
 enum { TOOLS = sizeof tools / sizeof *tools };
@@ -41,12 +48,18 @@ static const struct argp_option options_table[] = {
     {"data-stat", KEY_FIRST_TOOL + 2, NULL, 0, "SRC: show what is in it", 0},
     {"data-pack", KEY_FIRST_TOOL + 3, NULL, 0, "SRC DST: make tar shards of it", 0},
     {"data-cat", KEY_FIRST_TOOL + 4, NULL, 0, "SRC N: write one of its images", 0},
+    {"data-corrupt", KEY_FIRST_TOOL + 5, NULL, 0, "SRC DST: write its images under corruptions", 0},
     {"out", KEY_OUT, "FILE", 0, "Where to write", 1},
     {"format", KEY_FORMAT, "folder|tar", 0, "What SRC is", 1},
     {"threads", KEY_THREADS, "N", 0, "Threads (default: cores)", 1},
     {"prefix", KEY_PREFIX, "NAME", 0, "First part of the shards' names", 1},
     {"shard-samples", KEY_SHARD_SAMPLES, "N", 0, "Images a shard", 1},
     {"json", KEY_JSON, NULL, 0, "Print JSON", 1},
+    {"corruption", KEY_CORRUPTION, "NAMES|15|all", 0, "Which corruptions (15)", 1},
+    {"severity", KEY_SEVERITY, "1-5", 0, "Which severities (1-5)", 1},
+    {"seed", KEY_SEED, "N", 0, "Of all chance (0)", 1},
+    {"split", KEY_SPLIT, "train|test", 0, "Which split (test)", 1},
+    {"limit", KEY_LIMIT, "N", 0, "Only the first N images", 1},
     {0},
 };
 
@@ -55,16 +68,17 @@ struct arguments {
     struct apd_data_options *options;
 };
 
-static uint32_t parse_number(struct argp_state *state, const char *name, const char *text,
-                             uint32_t most)
+static uint64_t parse_number(struct argp_state *state, const char *name, const char *text,
+                             uint64_t least, uint64_t most)
 {
     char *end;
     unsigned long long value = strtoull(text, &end, 10);
 
-    if (text[0] < '0' || text[0] > '9' || *end != '\0' || value < 1 || value > most)
-        argp_error(state, "--%s: expected a whole number from 1 to %u, found \"%s\"", name, most,
-                   text);
-    return (uint32_t)value;
+    if (text[0] < '0' || text[0] > '9' || *end != '\0' || value < least || value > most)
+        argp_error(state,
+                   "--%s: expected a whole number from %" PRIu64 " to %" PRIu64 ", found \"%s\"",
+                   name, least, most, text);
+    return value;
 }
 
 static error_t parse_argument(char *arg, struct argp_state *state,
@@ -79,6 +93,32 @@ static error_t parse_argument(char *arg, struct argp_state *state,
     else
         argp_error(state, "one argument too many: \"%s\"", arg);
     return 0;
+}
+
+static error_t parse_corrupt_option(int key, char *arg, struct argp_state *state,
+                                    struct apd_data_options *options)
+{
+    switch (key) {
+    case KEY_CORRUPTION:
+        options->corruption = arg;
+        return 0;
+    case KEY_SEVERITY:
+        options->severity = arg;
+        return 0;
+    case KEY_SEED:
+        options->seed = parse_number(state, "seed", arg, 0, INT64_MAX);
+        return 0;
+    case KEY_SPLIT:
+        if (strcmp(arg, "train") != 0 && strcmp(arg, "test") != 0)
+            argp_error(state, "--split: expected train or test, found \"%s\"", arg);
+        options->split = strcmp(arg, "train") == 0 ? APD_SPLIT_TRAIN : APD_SPLIT_TEST;
+        return 0;
+    case KEY_LIMIT:
+        options->limit = parse_number(state, "limit", arg, 1, INT64_MAX);
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
 }
 
 static error_t parse_option(int key, char *arg, struct argp_state *state)
@@ -100,13 +140,13 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         options->kind = strcmp(arg, "tar") == 0 ? APD_MANIFEST_TAR : APD_MANIFEST_FOLDER;
         return 0;
     case KEY_THREADS:
-        options->threads = parse_number(state, "threads", arg, THREADS_MAX);
+        options->threads = (unsigned)parse_number(state, "threads", arg, 1, THREADS_MAX);
         return 0;
     case KEY_PREFIX:
         options->prefix = arg;
         return 0;
     case KEY_SHARD_SAMPLES:
-        options->shard_samples = parse_number(state, "shard-samples", arg, 1u << 24);
+        options->shard_samples = (uint32_t)parse_number(state, "shard-samples", arg, 1, 1 << 24);
         return 0;
     case KEY_JSON:
         options->json = 1;
@@ -118,7 +158,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
             argp_error(state, "--%s: an argument is missing", arguments->tool->name);
         return 0;
     default:
-        return ARGP_ERR_UNKNOWN;
+        return parse_corrupt_option(key, arg, state, options);
     }
 }
 
@@ -126,7 +166,7 @@ static const struct argp parser = {
     .options = options_table,
     .parser = parse_option,
     .args_doc = "SRC [DST|N]",
-    .doc = "Tools for data sets, one of the first five options; `advprop data` has the words.",
+    .doc = "Tools for data sets, one of the first six options; `advprop data` has the words.",
 };
 
 static atomic_int stop;
@@ -172,7 +212,10 @@ int apd_tool_data_asked(int argc, char **argv)
 int apd_tool_data_main(int argc, char **argv)
 {
     struct apd_data_options options = {.threads = apd_parallel_cores(),
-                                       .shard_samples = APD_SHARD_SAMPLES};
+                                       .shard_samples = APD_SHARD_SAMPLES,
+                                       .corruption = "15",
+                                       .severity = "1-5",
+                                       .split = APD_SPLIT_TEST};
     struct arguments arguments = {.options = &options};
     struct apd_err err = {0};
     enum apd_code rc;

@@ -1,9 +1,10 @@
-/* The worker program's tools for data sets: `advprop data index`, verify, stat, pack and cat are
- * these. No configuration, no MPI, no coordinator. */
+/* The worker program's tools for data sets: `advprop data index`, verify, stat, pack, cat and
+ * corrupt are these. No configuration, no MPI, no coordinator. */
 #ifndef APD_WORKER_TOOL_DATA_H
 #define APD_WORKER_TOOL_DATA_H
 
 #include "base/err.h"
+#include "worker/data/dataset.h"
 #include "worker/index/shard_content.h"
 #include "worker/tool_progress.h"
 
@@ -11,13 +12,16 @@
 
 struct apd_data_options {
     const char *src;
-    const char *second; /* pack: DST; cat: the number of the sample; otherwise NULL */
+    const char *second; /* pack, corrupt: DST; cat: the number of the sample; otherwise NULL */
     const char *out;    /* index: the manifest; cat: the file; NULL: not given */
     const char *prefix; /* pack; NULL: not given */
     int kind;           /* enum apd_manifest_kind, 0: not given */
     unsigned threads;
     uint32_t shard_samples;
     int json;
+    const char *corruption, *severity; /* corrupt: lists, as they were typed */
+    enum apd_split split;              /* corrupt */
+    uint64_t seed, limit;              /* corrupt; limit 0: all */
     /* What the tools of several threads share with their progress. */
     struct apd_reading reading;
     struct apd_tool_progress progress;
@@ -40,6 +44,8 @@ APD_MUST_USE enum apd_code apd_tool_data_stat(struct apd_data_options *options,
 APD_MUST_USE enum apd_code apd_tool_data_pack(struct apd_data_options *options,
                                               struct apd_err *err);
 APD_MUST_USE enum apd_code apd_tool_data_cat(struct apd_data_options *options, struct apd_err *err);
+APD_MUST_USE enum apd_code apd_tool_data_corrupt(struct apd_data_options *options,
+                                                 struct apd_err *err);
 
 /* Callbacks of worker/index/; context: the options. */
 void apd_tool_data_tick(void *options);
