@@ -24,18 +24,18 @@ struct job {
 };
 
 /* What one sample needs while it is worked on. */
-struct bench {
+struct buffers {
     struct apd_image original, image;
     struct apd_corrupt_scratch scratch;
     struct apd_sample_bytes png;
 };
 
-static void bench_fini(struct bench *bench)
+static void buffers_fini(struct buffers *buffers)
 {
-    apd_image_fini(&bench->original);
-    apd_image_fini(&bench->image);
-    apd_corrupt_scratch_fini(&bench->scratch);
-    apd_sample_bytes_fini(&bench->png);
+    apd_image_fini(&buffers->original);
+    apd_image_fini(&buffers->image);
+    apd_corrupt_scratch_fini(&buffers->scratch);
+    apd_sample_bytes_fini(&buffers->png);
 }
 
 /* The one place that knows how samples are stored: [c][h][w]. */
@@ -69,10 +69,10 @@ static enum apd_code class_folder(const struct job *job, int corruption, int sev
 }
 
 static enum apd_code make_image(struct job *job, int corruption, int severity, uint64_t sample,
-                                int32_t label, struct bench *bench, struct apd_err *err)
+                                int32_t label, struct buffers *buffers, struct apd_err *err)
 {
-    const struct apd_image *original = &bench->original;
-    struct apd_image *image = &bench->image;
+    const struct apd_image *original = &buffers->original;
+    struct apd_image *image = &buffers->image;
     char folder[PATH_MAX], path[PATH_MAX + 32];
 
     APD_TRY(class_folder(job, corruption, severity, (uint32_t)label, folder, err));
@@ -83,10 +83,10 @@ static enum apd_code make_image(struct job *job, int corruption, int severity, u
     }
     APD_TRY(apd_image_reserve(image, original->w, original->h, original->c, err));
     memcpy(image->px, original->px, apd_dataset_image_bytes(job->dataset));
-    APD_TRY(apd_corrupt(corruption, severity, job->settings->seed, sample, &bench->scratch, image,
+    APD_TRY(apd_corrupt(corruption, severity, job->settings->seed, sample, &buffers->scratch, image,
                         err));
-    APD_TRY(apd_png_write(image->px, image->w, image->h, image->c, &bench->png, err));
-    APD_TRY(apd_write_file(path, bench->png.data, bench->png.size, 0, err));
+    APD_TRY(apd_png_write(image->px, image->w, image->h, image->c, &buffers->png, err));
+    APD_TRY(apd_write_file(path, buffers->png.data, buffers->png.size, 0, err));
     atomic_fetch_add(&job->written, 1);
     return APD_OK;
 }
@@ -103,21 +103,21 @@ static enum apd_code make_images(void *context, size_t sample, struct apd_err *e
 {
     struct job *job = context;
     struct apd_reading *reading = job->settings->reading;
-    struct bench bench = {0};
+    struct buffers buffers = {0};
     enum apd_code rc;
     int32_t label;
 
-    APD_GO(read_sample(job->dataset, sample, &bench.original, &label, err));
+    APD_GO(read_sample(job->dataset, sample, &buffers.original, &label, err));
     for (int k = 0; k < APD_CORRUPTIONS; k++)
         for (int severity = 1; severity <= APD_SEVERITIES; severity++) {
             if (!wanted(job->settings, k, severity))
                 continue;
-            APD_GO(make_image(job, k, severity, sample, label, &bench, err));
+            APD_GO(make_image(job, k, severity, sample, label, &buffers, err));
             atomic_fetch_add(&reading->samples, 1);
             atomic_fetch_add(&reading->bytes, apd_dataset_image_bytes(job->dataset));
         }
 done:
-    bench_fini(&bench);
+    buffers_fini(&buffers);
     return rc;
 }
 
