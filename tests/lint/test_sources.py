@@ -25,8 +25,8 @@ VENDORS = {
     r"(oneapi/dnnl/.*|dnnl.*)\.h": ("kernels/cpu/",),
     r"(cuda.*|cudnn.*)\.h": ("kernels/cuda/", "worker/comm_nccl"),
     r"nccl\.h": ("worker/comm_nccl",),
-    r"j(peglib|error)\.h": ("worker/data/codec_jpeg.c",),
-    r"spng\.h": ("worker/data/codec_png.c", "worker/index/pack_source.c"),
+    r"j(peglib|error)\.h": ("worker/data/codec_jpeg.c", "worker/data/corrupt/jpeg.c"),
+    r"spng\.h": ("worker/data/codec_png.c", "worker/data/png_write.c"),
     r"webp/.*\.h": ("worker/data/codec_webp.c", "worker/data/probe.c"),
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.M)
