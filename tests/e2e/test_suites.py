@@ -58,6 +58,19 @@ def test_folder_of_the_test_images_gives_the_test_sets_result(trained, workdir):
             assert a["loss"] == pytest.approx(b["loss"], rel=1e-12)
 
 
+def test_suite_that_data_corrupt_made(trained, workdir):
+    run_dir, data = trained
+    support.run("data", "corrupt", data, workdir / "c", "--limit", 40, "--corruption", "brightness,pixelate")
+    (found,) = evaluate(run_dir, "--suite", "imagenet-c", "--data", workdir / "c", "--bn", "main")
+    assert [one["name"] for one in found["corruptions"]] == ["brightness", "pixelate"]
+    for one in found["corruptions"]:
+        assert len(one["errors"]) == 5
+        for severity in (1, 5):  # the same images as an ordinary folder
+            (alone,) = evaluate(run_dir, "--data", workdir / "c" / one["name"] / str(severity), "--bn", "main")
+            assert alone["images"] == 40
+            assert one["errors"][severity - 1] == pytest.approx(1 - alone["top1"] / 40, abs=1e-9)
+
+
 def make_c(root, data, corruptions, severities=(1, 2, 3, 4, 5), count=40):
     images, labels = test_images_of(data)
     random = np.random.RandomState(4)
