@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -236,11 +237,13 @@ static void printed_file_loads_to_same_values(void **state)
 static void other_value(const struct apd_option *option, const char *current, char *out,
                         size_t size)
 {
+    double number = fmin(option->min + 1, option->max);
+
     switch (option->type) {
     case APD_OPTION_INT:
     case APD_OPTION_REAL:
-        (void)snprintf(out, size, "%.10g", option->min + 1);
-        if (atof(current) == option->min + 1)
+        (void)snprintf(out, size, "%.10g", number);
+        if (atof(current) == number)
             (void)snprintf(out, size, "%g", option->min);
         return;
     case APD_OPTION_BOOL:
