@@ -11,9 +11,21 @@
 #include <math.h>
 #include <string.h>
 
+void *__real_realloc(void *p, size_t bytes);
+void *__wrap_realloc(void *p, size_t bytes);
+
+static int reallocs_left = -1; /* until memory ends; < 0: never */
 static struct apd_corrupt_scratch scratch;
 static struct apd_image original, image, again;
 static struct apd_err err;
+
+void *__wrap_realloc(void *p, size_t bytes)
+{
+    if (reallocs_left == 0)
+        return NULL;
+    reallocs_left -= reallocs_left > 0;
+    return __real_realloc(p, bytes);
+}
 
 static size_t bytes_of(const struct apd_image *of)
 {
@@ -212,6 +224,27 @@ static void size_decides_the_constants(void **state)
     assert_true(large > 4000);
 }
 
+/* Memory ends at the first, second, third ... growth of a buffer, until the corruption succeeds. */
+static void every_lack_of_memory_is_told(void **state)
+{
+    (void)state;
+    make_original(70, 31, 3);
+    for (int k = 0; k < APD_CORRUPTIONS; k++) {
+        enum apd_code rc = APD_NOMEM;
+
+        for (int grown = 0; rc != APD_OK; grown++) {
+            apd_corrupt_scratch_fini(&scratch);
+            assert_int_equal(apd_image_reserve(&image, original.w, original.h, 3, &err), APD_OK);
+            memcpy(image.px, original.px, bytes_of(&original));
+            reallocs_left = grown;
+            rc = apd_corrupt(k, 1, 1, 1, &scratch, &image, &err);
+            reallocs_left = -1;
+            assert_true(rc == APD_OK || rc == APD_NOMEM);
+            assert_true(grown < 10);
+        }
+    }
+}
+
 static int fini(void **state)
 {
     (void)state;
@@ -232,6 +265,7 @@ int main(void)
         cmocka_unit_test(black_and_white_are_cut_not_wrapped),
         cmocka_unit_test(flat_images_stay_flat_under_blur),
         cmocka_unit_test(size_decides_the_constants),
+        cmocka_unit_test(every_lack_of_memory_is_told),
     };
 
     return cmocka_run_group_tests(tests, NULL, fini);

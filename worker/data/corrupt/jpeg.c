@@ -3,7 +3,7 @@
 #include "worker/data/corrupt/task.h"
 
 #include <setjmp.h>
-#include <stdio.h> /* before jpeglib.h, which needs it */
+#include <stdio.h> /* jpeglib.h needs it */
 #include <stdlib.h>
 
 #include <jpeglib.h>
@@ -25,7 +25,7 @@ static void escape(j_common_ptr jpeg)
     longjmp(escape->back, 1);
 }
 
-static struct jpeg_error_mgr *catch (struct escape *to)
+static struct jpeg_error_mgr *lead_errors(struct escape *to)
 {
     jpeg_std_error(&to->manager);
     to->manager.error_exit = escape;
@@ -50,7 +50,7 @@ static enum apd_code encode(const struct apd_image *image, int quality, struct f
     struct jpeg_compress_struct jpeg = {0};
     struct escape escape;
 
-    jpeg.err = catch (&escape);
+    jpeg.err = lead_errors(&escape);
     if (setjmp(escape.back) != 0) {
         jpeg_destroy_compress(&jpeg);
         out->bytes = NULL; /* libjpeg may have freed it when it grew */
@@ -81,7 +81,7 @@ static enum apd_code decode(const struct file *file, struct apd_image *image, st
     struct jpeg_decompress_struct jpeg = {0};
     struct escape escape;
 
-    jpeg.err = catch (&escape);
+    jpeg.err = lead_errors(&escape);
     if (setjmp(escape.back) != 0) {
         jpeg_destroy_decompress(&jpeg);
         return failed(&escape, err);
