@@ -106,7 +106,7 @@ static enum apd_code read_once(struct images *images, const struct apd_manifest_
     if (images->files == NULL)
         close(fd);
     else
-        apd_shard_files_give(images->files, sample->shard, rc != APD_OK);
+        apd_shard_files_give(images->files, fd, rc != APD_OK);
     return rc;
 }
 

@@ -2,6 +2,7 @@
 
 #include "worker/data/regular.h"
 
+#include <assert.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -113,23 +114,22 @@ enum apd_code apd_shard_files_take(struct apd_shard_files *files, uint32_t shard
     return rc;
 }
 
-void apd_shard_files_give(struct apd_shard_files *files, uint32_t shard, int close_it)
+void apd_shard_files_give(struct apd_shard_files *files, int fd, int stale)
 {
-    pthread_mutex_lock(&files->lock);
-    for (unsigned i = 0; i < files->count; i++) {
-        struct entry *entry = &files->entry[i];
+    struct entry *entry = files->entry;
 
-        if (entry->fd < 0 || entry->shard != shard || entry->users == 0)
-            continue;
-        entry->stale |= close_it;
-        if (--entry->users > 0)
-            break;
+    pthread_mutex_lock(&files->lock);
+    while (entry->fd != fd) { /* by file: beside a stale one the shard may have another */
+        entry++;
+        assert(entry < files->entry + files->count);
+    }
+    entry->stale |= stale;
+    if (--entry->users == 0) {
         if (entry->stale) {
-            close(entry->fd);
+            close(fd);
             entry->fd = -1;
         }
         pthread_cond_signal(&files->given);
-        break;
     }
     pthread_mutex_unlock(&files->lock);
 }

@@ -16,8 +16,9 @@ APD_MUST_USE enum apd_code apd_shard_files_create(unsigned most, struct apd_shar
  * is told that all of it will be read. Errors as apd_regular_open's. */
 APD_MUST_USE enum apd_code apd_shard_files_take(struct apd_shard_files *files, uint32_t shard,
                                                 const char *path, int *out_fd, struct apd_err *err);
-/* close: it will not do any more (a stale handle); the next one to take it opens it anew. */
-void apd_shard_files_give(struct apd_shard_files *files, uint32_t shard, int close);
+/* fd: as taken. stale: it will not do any more (a lost file server); the next one to take the shard
+ * opens it anew. */
+void apd_shard_files_give(struct apd_shard_files *files, int fd, int stale);
 
 /* NULL ok; nulls. */
 void apd_shard_files_destroy(struct apd_shard_files **files);
