@@ -5,10 +5,9 @@
 
 #include "base/err.h"
 #include "kernels/backend.h"
+#include "worker/data/corrupt/corrupt.h"
 
 #include <stdio.h>
-
-enum { APD_SEVERITIES = 5, APD_CORRUPTIONS = 19, APD_CORRUPTIONS_COUNTED = 15 };
 
 enum apd_suite { APD_SUITE_NONE, APD_SUITE_C, APD_SUITE_R, APD_SUITE_A, APD_SUITE_STYLIZED };
 
@@ -19,10 +18,8 @@ const char *apd_suite_name(enum apd_suite suite);
 /* Whether only the classes that are in the set can be predicted. */
 int apd_suite_restricts(enum apd_suite suite);
 
-/* Corruption 0 to 18; the last four are extra. */
-const char *apd_corruption_name(int corruption);
-
-/* Results of imagenet-c through one BN: images 0 where a part is not there. */
+/* Results of imagenet-c through one BN, by number of the corruption; images 0 where a part is not
+ * there. */
 struct apd_suite_c {
     struct apd_loss part[APD_CORRUPTIONS][APD_SEVERITIES];
 };

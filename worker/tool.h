@@ -31,7 +31,7 @@ APD_MUST_USE enum apd_code
 apd_tool_eval(struct apd_job *job, const struct apd_eval_options *options, struct apd_err *err);
 
 /* What the parts of an evaluation share; tool_eval*.c only. */
-struct apd_eval_bench {
+struct apd_eval_context {
     struct apd_job *job;
     struct apd_net *net;
     const struct apd_eval_options *options;
@@ -42,13 +42,13 @@ extern const char *const apd_bn_names[APD_BN_SETS];
 
 /* Evaluates on `set` (NULL: the test set) through one BN. part: for the lists. by_class may be
  * NULL. Collective. */
-APD_MUST_USE enum apd_code apd_eval_part(struct apd_eval_bench *bench,
+APD_MUST_USE enum apd_code apd_eval_part(struct apd_eval_context *context,
                                          const struct apd_eval_set *set, const char *part,
                                          enum apd_bn_set bn, struct apd_loss *by_class,
                                          float *logits, struct apd_loss *out, struct apd_err *err);
 
 /* A suite through one BN, and its result to stdout. Collective. */
-APD_MUST_USE enum apd_code apd_eval_suite(struct apd_eval_bench *bench, enum apd_bn_set bn,
+APD_MUST_USE enum apd_code apd_eval_suite(struct apd_eval_context *context, enum apd_bn_set bn,
                                           struct apd_err *err);
 
 /* Prints, for `steps` steps from the first that begins in `epoch` on, which samples each lane

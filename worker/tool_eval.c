@@ -6,9 +6,9 @@
 #include "worker/checkpoint.h"
 #include "worker/evaluate.h"
 #include "worker/safetensors.h"
+#include "worker/show.h"
 
 #include <jansson.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,12 +68,6 @@ struct result {
     int classes;
 };
 
-/* JSON has no NaN: a network that diverged, a class without images. */
-static json_t *real_or_null(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
 static json_t *attack_json(const struct apd_eval_options *options)
 {
     if (options->attack_steps == 0)
@@ -87,7 +81,7 @@ static json_t *class_json(int number, const struct apd_loss *loss)
 {
     return json_pack("{s:i,s:I,s:I,s:o}", "class", number, "images", (json_int_t)loss->images,
                      "top1", (json_int_t)loss->top1, "top1_accuracy",
-                     real_or_null((double)loss->top1 / (double)loss->images));
+                     apd_show_real((double)loss->top1 / (double)loss->images));
 }
 
 static enum apd_code print_json(const struct result *result, struct apd_err *err)
@@ -96,20 +90,18 @@ static enum apd_code print_json(const struct result *result, struct apd_err *err
     double n = (double)loss->images;
     json_t *list = result->by_class != NULL ? json_array() : NULL;
     json_t *object = json_pack(
-        "{s:s,s:I,s:I,s:I,s:f,s:f,s:o,s:o,s:o*}", "name", result->name, "images",
+        "{s:s,s:I,s:I,s:I,s:o,s:o,s:o,s:o,s:o*}", "name", result->name, "images",
         (json_int_t)loss->images, "top1", (json_int_t)loss->top1, "top5", (json_int_t)loss->top5,
-        "top1_accuracy", (double)loss->top1 / n, "top5_accuracy", (double)loss->top5 / n, "loss",
-        real_or_null(loss->ce_sum / n), "attack", attack_json(result->options), "classes", list);
-    int failed = object == NULL;
+        "top1_accuracy", apd_show_real((double)loss->top1 / n), "top5_accuracy",
+        apd_show_real((double)loss->top5 / n), "loss", apd_show_real(loss->ce_sum / n), "attack",
+        attack_json(result->options), "classes", list);
+    enum apd_code rc;
 
-    for (int c = 0; result->by_class != NULL && c < result->classes && !failed; c++)
-        failed = json_array_append_new(list, class_json(c, &result->by_class[c])) != 0;
-    failed = failed || json_dumpf(object, stdout, JSON_COMPACT) != 0;
+    for (int c = 0; list != NULL && c < result->classes; c++)
+        (void)json_array_append_new(list, class_json(c, &result->by_class[c]));
+    rc = apd_show_json(object, err);
     json_decref(object);
-    if (failed)
-        return apd_fail_errno(err, "writing the result");
-    putchar('\n');
-    return APD_OK;
+    return rc;
 }
 
 static void print_classes(const struct result *result)
@@ -151,10 +143,10 @@ static enum apd_code print_result(const struct result *result, struct apd_err *e
 }
 
 /* The images of a suite or of --data, brought to the size that the network was trained with. */
-static void sampler_for(const struct apd_eval_bench *bench, const struct apd_dataset *dataset,
+static void sampler_for(const struct apd_eval_context *context, const struct apd_dataset *dataset,
                         struct apd_sampler_settings *out)
 {
-    const struct apd_job *job = bench->job;
+    const struct apd_job *job = context->job;
 
     apd_job_sampler(job, APD_SPLIT_TEST, out);
     if (!dataset->encoded)
@@ -162,18 +154,18 @@ static void sampler_for(const struct apd_eval_bench *bench, const struct apd_dat
     out->channels = job->image.c;
     out->size_px = job->image.h;
     /* ImageNet-C is distributed at its final size, as is what comes of sets of one size. */
-    if (bench->options->suite == APD_SUITE_C || !job->train->encoded)
+    if (context->options->suite == APD_SUITE_C || !job->train->encoded)
         out->resize_px = out->size_px;
 }
 
-enum apd_code apd_eval_part(struct apd_eval_bench *bench, const struct apd_eval_set *set,
+enum apd_code apd_eval_part(struct apd_eval_context *context, const struct apd_eval_set *set,
                             const char *part, enum apd_bn_set bn, struct apd_loss *by_class,
                             float *logits, struct apd_loss *out, struct apd_err *err)
 {
-    const struct apd_eval_options *options = bench->options;
-    struct apd_job *job = bench->job;
+    const struct apd_eval_options *options = context->options;
+    struct apd_job *job = context->job;
     struct apd_sampler_settings sampler;
-    struct apd_evaluation evaluation = {.net = bench->net,
+    struct apd_evaluation evaluation = {.net = context->net,
                                         .params = job->params,
                                         .comm = job->comm,
                                         .dataset = set != NULL ? set->dataset : job->test,
@@ -196,7 +188,7 @@ enum apd_code apd_eval_part(struct apd_eval_bench *bench, const struct apd_eval_
         images = options->images;
     if (set != NULL && apd_suite_restricts(options->suite))
         evaluation.allowed = set->allowed;
-    sampler_for(bench, evaluation.dataset, &sampler);
+    sampler_for(context, evaluation.dataset, &sampler);
     if (options->predictions != NULL) {
         evaluation.predictions = calloc(images, sizeof *evaluation.predictions);
         if (evaluation.predictions == NULL)
@@ -205,9 +197,9 @@ enum apd_code apd_eval_part(struct apd_eval_bench *bench, const struct apd_eval_
     }
     rc = apd_evaluate(&evaluation, out, err);
     if (rc == APD_OK) {
-        apd_eval_file_predictions(&bench->predictions, apd_bn_names[bn], part, evaluation.dataset,
+        apd_eval_file_predictions(&context->predictions, apd_bn_names[bn], part, evaluation.dataset,
                                   evaluation.predictions, images);
-        apd_eval_file_part(&bench->csv,
+        apd_eval_file_part(&context->csv,
                            options->suite != APD_SUITE_NONE ? apd_suite_name(options->suite) : "",
                            apd_bn_names[bn], part, out);
     }
@@ -215,11 +207,11 @@ enum apd_code apd_eval_part(struct apd_eval_bench *bench, const struct apd_eval_
     return rc;
 }
 
-static enum apd_code eval_set(struct apd_eval_bench *bench, const struct apd_eval_set *set,
+static enum apd_code eval_set(struct apd_eval_context *context, const struct apd_eval_set *set,
                               enum apd_bn_set bn, struct apd_err *err)
 {
-    const struct apd_eval_options *options = bench->options;
-    struct apd_job *job = bench->job;
+    const struct apd_eval_options *options = context->options;
+    struct apd_job *job = context->job;
     uint64_t images = set != NULL ? set->dataset->samples : job->test->samples;
     struct result result = {.options = options, .classes = job->arch.classes};
     size_t classes = (size_t)job->arch.classes;
@@ -235,7 +227,7 @@ static enum apd_code eval_set(struct apd_eval_bench *bench, const struct apd_eva
     if ((options->per_class && result.by_class == NULL) ||
         (options->logits != NULL && logits == NULL))
         APD_GO(apd_fail(err, APD_NOMEM, "results of %llu images", (unsigned long long)images));
-    APD_GO(apd_eval_part(bench, set, set != NULL ? "data" : "test", bn, result.by_class, logits,
+    APD_GO(apd_eval_part(context, set, set != NULL ? "data" : "test", bn, result.by_class, logits,
                          &result.loss, err));
     (void)snprintf(result.name, sizeof result.name, "%s", apd_bn_names[bn]);
     if (options->attack_steps > 0)
@@ -273,51 +265,51 @@ static enum apd_code check_options(const struct apd_eval_options *options, struc
     return APD_OK;
 }
 
-static enum apd_code make_bench(struct apd_eval_bench *bench, struct apd_err *err)
+static enum apd_code make_context(struct apd_eval_context *context, struct apd_err *err)
 {
-    struct apd_job *job = bench->job;
+    struct apd_job *job = context->job;
     char path[APD_RUN_PATH_MAX], sha256[APD_SHA256_HEX];
 
-    APD_TRY(find_checkpoint(job, bench->options, path, sha256, err));
+    APD_TRY(find_checkpoint(job, context->options, path, sha256, err));
     APD_TRY(apd_job_open_data(job, err));
     APD_TRY(apd_job_make_network(job, err));
     APD_TRY(apd_checkpoint_load_model(path, sha256[0] != '\0' ? sha256 : NULL,
                                       job->config.optim.ema_decay > 0, job->params, err));
-    APD_TRY(apd_net_create(job->params, (int)job->config.eval.batch, 1, &bench->net, err));
-    apd_net_set_bn_eps(bench->net, job->config.bn.eps);
+    APD_TRY(apd_net_create(job->params, (int)job->config.eval.batch, 1, &context->net, err));
+    apd_net_set_bn_eps(context->net, job->config.bn.eps);
     if (job->comm->rank != 0)
         return APD_OK;
-    APD_TRY(apd_eval_file_open(bench->options->predictions, APD_PREDICTIONS_HEADER,
-                               &bench->predictions, err));
-    return apd_eval_file_open(bench->options->csv, APD_PARTS_HEADER, &bench->csv, err);
+    APD_TRY(apd_eval_file_open(context->options->predictions, APD_PREDICTIONS_HEADER,
+                               &context->predictions, err));
+    return apd_eval_file_open(context->options->csv, APD_PARTS_HEADER, &context->csv, err);
 }
 
 enum apd_code apd_tool_eval(struct apd_job *job, const struct apd_eval_options *options,
                             struct apd_err *err)
 {
-    struct apd_eval_bench bench = {.job = job, .options = options};
+    struct apd_eval_context context = {.job = job, .options = options};
     struct apd_eval_set set = {0};
     int is_set = options->data != NULL && options->suite == APD_SUITE_NONE;
     enum apd_code rc;
 
     APD_TRY(check_options(options, err));
-    APD_GO(make_bench(&bench, err));
+    APD_GO(make_context(&context, err));
     if (is_set)
         APD_GO(apd_eval_set_open(job, options->data, &set, err));
     for (enum apd_bn_set bn = 0; bn < (job->params->has_aux ? APD_BN_SETS : 1); bn++) {
         if (!(options->sets & 1 << bn))
             continue;
         if (options->suite != APD_SUITE_NONE)
-            APD_GO(apd_eval_suite(&bench, bn, err));
+            APD_GO(apd_eval_suite(&context, bn, err));
         else
-            APD_GO(eval_set(&bench, is_set ? &set : NULL, bn, err));
+            APD_GO(eval_set(&context, is_set ? &set : NULL, bn, err));
     }
-    APD_GO(apd_eval_file_finish(&bench.predictions, err));
-    APD_GO(apd_eval_file_finish(&bench.csv, err));
+    APD_GO(apd_eval_file_finish(&context.predictions, err));
+    APD_GO(apd_eval_file_finish(&context.csv, err));
 done:
-    apd_eval_file_drop(&bench.predictions);
-    apd_eval_file_drop(&bench.csv);
+    apd_eval_file_drop(&context.predictions);
+    apd_eval_file_drop(&context.csv);
     apd_eval_set_close(&set);
-    apd_net_destroy(&bench.net);
+    apd_net_destroy(&context.net);
     return rc;
 }

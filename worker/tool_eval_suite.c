@@ -1,6 +1,7 @@
 /* advprop eval --suite: the parts of a suite one after another, and what they come to. */
 #include "worker/tool.h"
 
+#include "worker/show.h"
 #include "worker/suite.h"
 
 #include <jansson.h>
@@ -15,37 +16,32 @@ static int is_folder(const char *path)
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
-static enum apd_code eval_folder(struct apd_eval_bench *bench, const char *path, const char *part,
-                                 enum apd_bn_set bn, struct apd_loss *out, struct apd_err *err)
+static enum apd_code eval_folder(struct apd_eval_context *context, const char *path,
+                                 const char *part, enum apd_bn_set bn, struct apd_loss *out,
+                                 struct apd_err *err)
 {
     struct apd_eval_set set;
     enum apd_code rc;
 
-    APD_TRY(apd_eval_set_open(bench->job, path, &set, err));
-    rc = apd_eval_part(bench, &set, part, bn, NULL, NULL, out, err);
+    APD_TRY(apd_eval_set_open(context->job, path, &set, err));
+    rc = apd_eval_part(context, &set, part, bn, NULL, NULL, out, err);
     apd_eval_set_close(&set);
     return rc;
 }
 
 static enum apd_code print_document(json_t *object, struct apd_err *err)
 {
-    int failed = object == NULL || json_dumpf(object, stdout, JSON_COMPACT) != 0;
+    enum apd_code rc = apd_show_json(object, err);
 
     json_decref(object);
-    if (failed)
-        return apd_fail_errno(err, "writing the result");
-    putchar('\n');
-    return fflush(stdout) == 0 ? APD_OK : apd_fail_errno(err, "writing the result");
-}
-
-static json_t *real_or_null(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
+    if (rc == APD_OK && fflush(stdout) != 0)
+        rc = apd_fail_errno(err, "writing the result");
+    return rc;
 }
 
 /* ---------------------------------------------------------------- imagenet-c */
 
-static enum apd_code eval_corruptions(struct apd_eval_bench *bench, enum apd_bn_set bn,
+static enum apd_code eval_corruptions(struct apd_eval_context *context, enum apd_bn_set bn,
                                       struct apd_suite_c *out, struct apd_err *err)
 {
     char path[4096], part[64];
@@ -53,16 +49,16 @@ static enum apd_code eval_corruptions(struct apd_eval_bench *bench, enum apd_bn_
 
     for (int c = 0; c < APD_CORRUPTIONS; c++)
         for (int s = 0; s < APD_SEVERITIES; s++) {
-            (void)snprintf(part, sizeof part, "%s/%d", apd_corruption_name(c), s + 1);
-            (void)snprintf(path, sizeof path, "%.4000s/%s", bench->options->data, part);
+            (void)snprintf(part, sizeof part, "%s/%d", apd_corruptions[c].name, s + 1);
+            (void)snprintf(path, sizeof path, "%.4000s/%s", context->options->data, part);
             if (!is_folder(path))
                 continue;
-            APD_TRY(eval_folder(bench, path, part, bn, &out->part[c][s], err));
+            APD_TRY(eval_folder(context, path, part, bn, &out->part[c][s], err));
             parts++;
         }
     if (parts == 0)
         return apd_fail(err, APD_DATA, "%s: expected folders CORRUPTION/SEVERITY, found none",
-                        bench->options->data);
+                        context->options->data);
     return APD_OK;
 }
 
@@ -74,10 +70,10 @@ static json_t *corruption_json(const struct apd_suite_c *results, int c)
         const struct apd_loss *part = &results->part[c][s];
 
         (void)json_array_append_new(errors,
-                                    real_or_null(1 - (double)part->top1 / (double)part->images));
+                                    apd_show_real(1 - (double)part->top1 / (double)part->images));
     }
-    return json_pack("{s:s,s:o,s:o}", "name", apd_corruption_name(c), "errors", errors,
-                     "mean_error", real_or_null(apd_corruption_error(results, c)));
+    return json_pack("{s:s,s:o,s:o}", "name", apd_corruptions[c].name, "errors", errors,
+                     "mean_error", apd_show_real(apd_corruption_error(results, c)));
 }
 
 static enum apd_code print_c_json(const struct apd_suite_c *results, enum apd_bn_set bn,
@@ -92,8 +88,8 @@ static enum apd_code print_c_json(const struct apd_suite_c *results, enum apd_bn
             (void)json_array_append_new(list, corruption_json(results, c));
     return print_document(json_pack("{s:s,s:s,s:o,s:i,s:o,s:o}", "name", apd_bn_names[bn], "suite",
                                     "imagenet-c", "corruptions", list, "counted", count,
-                                    "mean_error", real_or_null(mean), "mce",
-                                    real_or_null(apd_suite_c_mce(results))),
+                                    "mean_error", apd_show_real(mean), "mce",
+                                    apd_show_real(apd_suite_c_mce(results))),
                           err);
 }
 
@@ -107,7 +103,7 @@ static void print_c_text(const struct apd_suite_c *results, enum apd_bn_set bn)
     for (int c = 0; c < APD_CORRUPTIONS; c++) {
         if (isnan(apd_corruption_error(results, c)))
             continue;
-        printf("%-18s", apd_corruption_name(c));
+        printf("%-18s", apd_corruptions[c].name);
         for (int s = 0; s < APD_SEVERITIES; s++) {
             const struct apd_loss *part = &results->part[c][s];
 
@@ -124,16 +120,17 @@ static void print_c_text(const struct apd_suite_c *results, enum apd_bn_set bn)
         printf("mCE %.2f\n", 100 * mce);
 }
 
-static enum apd_code eval_c(struct apd_eval_bench *bench, enum apd_bn_set bn, struct apd_err *err)
+static enum apd_code eval_c(struct apd_eval_context *context, enum apd_bn_set bn,
+                            struct apd_err *err)
 {
     struct apd_suite_c results = {0};
 
-    APD_TRY(eval_corruptions(bench, bn, &results, err));
-    if (bench->job->comm->rank != 0)
+    APD_TRY(eval_corruptions(context, bn, &results, err));
+    if (context->job->comm->rank != 0)
         return APD_OK;
-    if (bench->options->chart != NULL)
-        APD_TRY(apd_suite_c_chart(&results, apd_bn_names[bn], bench->options->chart, err));
-    if (bench->options->json)
+    if (context->options->chart != NULL)
+        APD_TRY(apd_suite_c_chart(&results, apd_bn_names[bn], context->options->chart, err));
+    if (context->options->json)
         return print_c_json(&results, bn, err);
     print_c_text(&results, bn);
     return fflush(stdout) == 0 ? APD_OK : apd_fail_errno(err, "writing the result");
@@ -141,25 +138,26 @@ static enum apd_code eval_c(struct apd_eval_bench *bench, enum apd_bn_set bn, st
 
 /* ---------------------------------------------------------------- suites of one folder */
 
-enum apd_code apd_eval_suite(struct apd_eval_bench *bench, enum apd_bn_set bn, struct apd_err *err)
+enum apd_code apd_eval_suite(struct apd_eval_context *context, enum apd_bn_set bn,
+                             struct apd_err *err)
 {
-    const struct apd_eval_options *options = bench->options;
+    const struct apd_eval_options *options = context->options;
     const char *suite = apd_suite_name(options->suite);
     struct apd_loss loss;
     double n;
 
     if (options->suite == APD_SUITE_C)
-        return eval_c(bench, bn, err);
-    APD_TRY(eval_folder(bench, options->data, suite, bn, &loss, err));
-    if (bench->job->comm->rank != 0)
+        return eval_c(context, bn, err);
+    APD_TRY(eval_folder(context, options->data, suite, bn, &loss, err));
+    if (context->job->comm->rank != 0)
         return APD_OK;
     n = (double)loss.images;
     if (options->json)
         return print_document(json_pack("{s:s,s:s,s:I,s:I,s:I,s:o,s:o}", "name", apd_bn_names[bn],
                                         "suite", suite, "images", (json_int_t)loss.images, "top1",
                                         (json_int_t)loss.top1, "top5", (json_int_t)loss.top5,
-                                        "top1_accuracy", real_or_null((double)loss.top1 / n),
-                                        "loss", real_or_null(loss.ce_sum / n)),
+                                        "top1_accuracy", apd_show_real((double)loss.top1 / n),
+                                        "loss", apd_show_real(loss.ce_sum / n)),
                               err);
     printf("%-12s %s: top-1 %6.2f %%   error %6.2f %%   %lld images\n", apd_bn_names[bn], suite,
            100 * (double)loss.top1 / n, 100 * (1 - (double)loss.top1 / n), (long long)loss.images);

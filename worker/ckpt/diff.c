@@ -1,9 +1,9 @@
 /* advprop ckpt diff: which tensors and settings of two checkpoints differ, and by how much. */
 #include "worker/ckpt/ckpt.h"
 #include "worker/ckpt/settings.h"
-#include "worker/ckpt/show.h"
 #include "worker/ckpt/source.h"
 #include "worker/ckpt/values.h"
+#include "worker/show.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -55,12 +55,6 @@ done:
     return rc;
 }
 
-/* JSON has no infinity: null. */
-static json_t *real(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
 static json_t *kind_json(const struct apd_tensor *tensor)
 {
     char shape[APD_SHAPE_TEXT];
@@ -101,8 +95,8 @@ static enum apd_code compare_tensor(const struct apd_safetensors *a,
     return append(out,
                   json_pack("{s:s, s:I, s:I, s:o, s:o}", "name", of_a->name, "values",
                             (json_int_t)apd_tensor_elems(of_a), "different",
-                            (json_int_t)found.values, "largest", real(found.most), "relative",
-                            real(found.relative)),
+                            (json_int_t)found.values, "largest", apd_show_real(found.most),
+                            "relative", apd_show_real(found.relative)),
                   err);
 }
 

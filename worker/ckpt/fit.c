@@ -1,8 +1,8 @@
 #include "worker/ckpt/fit.h"
 
 #include "proto/nearest.h"
-#include "worker/ckpt/show.h"
 #include "worker/ckpt/values.h"
+#include "worker/show.h"
 
 #include <limits.h>
 #include <stdarg.h>

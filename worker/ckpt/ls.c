@@ -1,8 +1,8 @@
 /* advprop ckpt ls: what a checkpoint says of itself, or which checkpoints a run has committed. */
 #include "base/clock.h"
 #include "worker/ckpt/ckpt.h"
-#include "worker/ckpt/show.h"
 #include "worker/ckpt/source.h"
+#include "worker/show.h"
 
 #include <stdint.h>
 #include <stdio.h>

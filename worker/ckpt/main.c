@@ -2,7 +2,7 @@
  * it and explains it to people. */
 #include "worker/ckpt/ckpt.h"
 
-#include "worker/ckpt/show.h"
+#include "worker/show.h"
 
 #include <argp.h>
 #include <stdio.h>

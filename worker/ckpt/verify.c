@@ -3,9 +3,9 @@
  * record of every file. Everything that is wrong is named. */
 #include "base/hash.h"
 #include "worker/ckpt/ckpt.h"
-#include "worker/ckpt/show.h"
 #include "worker/ckpt/source.h"
 #include "worker/ckpt/values.h"
+#include "worker/show.h"
 
 #include <inttypes.h>
 #include <stdarg.h>

@@ -1,5 +1,6 @@
-#include "worker/ckpt/show.h"
+#include "worker/show.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +12,11 @@ enum apd_code apd_show_json(const json_t *object, struct apd_err *err)
         return apd_fail_errno(err, "writing the result");
     putchar('\n');
     return APD_OK;
+}
+
+json_t *apd_show_real(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
 }
 
 void apd_show_text(const char *text, int width, FILE *out)

@@ -1,7 +1,7 @@
-/* What `advprop ckpt` prints: results are built as JSON and printed as that or, by each command,
- * for people. Texts of foreign files never reach a terminal as they are. */
-#ifndef APD_WORKER_CKPT_SHOW_H
-#define APD_WORKER_CKPT_SHOW_H
+/* What the worker program's tools print: results are built as JSON and printed as that or, by each
+ * tool, for people. Texts of foreign files never reach a terminal as they are. */
+#ifndef APD_WORKER_SHOW_H
+#define APD_WORKER_SHOW_H
 
 #include "base/err.h"
 
@@ -10,6 +10,9 @@
 
 /* One line of `object`. NULL: APD_NOMEM, for callers that have just packed it. */
 APD_MUST_USE enum apd_code apd_show_json(const json_t *object, struct apd_err *err);
+
+/* Null for what JSON has no number for: infinity, NaN. */
+json_t *apd_show_real(double value);
 
 /* `text` padded to `width`, control characters as "?". */
 void apd_show_text(const char *text, int width, FILE *out);
