@@ -196,6 +196,10 @@ enum apd_code apd_eval_part(struct apd_eval_context *context, const struct apd_e
                             (unsigned long long)images);
     }
     rc = apd_evaluate(&evaluation, out, err);
+    if (rc == APD_OK && out->images == 0)
+        rc = apd_fail(err, APD_DATA, "%s: none of %llu images can be used",
+                      set != NULL ? options->data : job->config.data.path,
+                      (unsigned long long)images);
     if (rc == APD_OK) {
         apd_eval_file_predictions(&context->predictions, apd_bn_names[bn], part, evaluation.dataset,
                                   evaluation.predictions, images);

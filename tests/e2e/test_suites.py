@@ -58,6 +58,17 @@ def test_folder_of_the_test_images_gives_the_test_sets_result(trained, workdir):
             assert a["loss"] == pytest.approx(b["loss"], rel=1e-12)
 
 
+@pytest.mark.parametrize("json_option", ((), ("--json",)))
+def test_set_without_a_usable_image_is_an_error(trained, workdir, json_option):
+    path = workdir / "set" / "7" / "text.png"
+    path.parent.mkdir(parents=True)
+    path.write_text("no image")
+    done = support.run("eval", trained[0], "--data", workdir / "set", "--csv", workdir / "parts.csv", *json_option,
+                       check=65)
+    assert f"{workdir / 'set'}: none of 1 images can be used" in done.stderr
+    assert "nan" not in done.stdout and not (workdir / "parts.csv").exists()
+
+
 def test_suite_that_data_corrupt_made(trained, workdir):
     run_dir, data = trained
     support.run("data", "corrupt", data, workdir / "c", "--limit", 40, "--corruption", "brightness,pixelate")
