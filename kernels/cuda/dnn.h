@@ -1,0 +1,68 @@
+/* Convolutions by cuDNN's graph API (backend descriptors): a problem becomes a finalized plan, a
+ * plan runs on a stream. The only file that knows cuDNN; it can plan for a GPU that is not there,
+ * from the device's properties as JSON, which is how tests plan with the genuine library.
+ *
+ * Tensors are NHWC with the given channel counts, filters KRSC with c / groups channels, all of one
+ * type; products accumulate in float. Engines that are not deterministic or that reduce precision
+ * are left out unless asked for. Chosen engines can be kept in a file, so that a restart picks the
+ * same kernels. Thread: step. */
+#ifndef APD_KERNELS_CUDA_DNN_H
+#define APD_KERNELS_CUDA_DNN_H
+
+#include "base/err.h"
+#include "kernels/cuda/kernels.h"
+
+#include <cuda_runtime_api.h>
+
+#include <stddef.h>
+
+enum apd_dnn_op { APD_DNN_FORWARD, APD_DNN_BACKWARD_DATA, APD_DNN_BACKWARD_FILTER, APD_DNN_OPS };
+
+struct apd_dnn_problem {
+    enum apd_dnn_op op;
+    enum apd_cuda_type type;
+    int tf32;       /* F32 only: products may be rounded to TF32 */
+    int n, h, w, c; /* input */
+    int k, kernel, stride, pad, groups;
+};
+
+struct apd_dnn;
+struct apd_dnn_plan;
+
+struct apd_dnn_options {
+    const char *device_json; /* NULL: the current device; otherwise plans only, nothing runs */
+    const char *engines;  /* file of chosen engines, read if there and written by apd_dnn_save; may
+                             be NULL */
+    int nondeterministic; /* also engines whose results vary from run to run */
+};
+
+/* What a plan came to, for tables. engine: cuDNN's global index. */
+struct apd_dnn_plan_info {
+    int64_t engine;
+    size_t workspace_bytes;
+    char name[64];
+};
+
+APD_MUST_USE enum apd_code apd_dnn_create(const struct apd_dnn_options *options,
+                                          struct apd_dnn **out, struct apd_err *err);
+void apd_dnn_destroy(struct apd_dnn **dnn);
+
+/* The plan of a problem, made at the first call and kept; owned by dnn. APD_DEVICE with cuDNN's
+ * words if there is none. */
+APD_MUST_USE enum apd_code apd_dnn_plan(struct apd_dnn *dnn, const struct apd_dnn_problem *problem,
+                                        const struct apd_dnn_plan **out, struct apd_err *err);
+void apd_dnn_plan_info(const struct apd_dnn_plan *plan, struct apd_dnn_plan_info *out);
+
+/* Of all plans so far. */
+size_t apd_dnn_workspace_bytes(const struct apd_dnn *dnn);
+
+/* forward: x, w -> y; backward data: y (its gradient), w -> x; backward filter: x, y -> w. The
+ * result is overwritten. workspace: apd_dnn_workspace_bytes() of device memory. */
+APD_MUST_USE enum apd_code apd_dnn_run(struct apd_dnn *dnn, const struct apd_dnn_plan *plan,
+                                       const void *x, const void *w, const void *y, void *workspace,
+                                       cudaStream_t stream, struct apd_err *err);
+
+/* Writes the file of chosen engines (temporary name, fsync, rename). */
+APD_MUST_USE enum apd_code apd_dnn_save(const struct apd_dnn *dnn, struct apd_err *err);
+
+#endif
