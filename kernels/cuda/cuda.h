@@ -1,0 +1,39 @@
+/* The CUDA backend: cuDNN's convolutions, our kernels, one GPU. What kernels/backend.h cannot say
+ * because it is CUDA's own. */
+#ifndef APD_KERNELS_CUDA_CUDA_H
+#define APD_KERNELS_CUDA_CUDA_H
+
+#include "kernels/backend.h"
+#include "kernels/cuda/kernels.h"
+
+#include <cuda_runtime_api.h>
+
+struct apd_cuda_options {
+    int local_rank; /* of this worker on its host: its GPU is the visible one of that number */
+    enum apd_cuda_type type;
+    int tf32;             /* F32: products may be rounded to TF32 */
+    int nondeterministic; /* also engines whose results vary */
+    int graphs;           /* replay passes as CUDA graphs */
+    const char *engines;  /* file of chosen engines; may be NULL */
+};
+
+/* APD_DEVICE with one sentence if there is no GPU, no driver, one too old, or a GPU that this
+ * was not built for. */
+APD_MUST_USE enum apd_code apd_backend_cuda(const struct apd_cuda_options *options,
+                                            struct apd_backend **out, struct apd_err *err);
+
+/* The stream all operations are put on. */
+cudaStream_t apd_cuda_stream(struct apd_backend *be);
+
+/* Called again and again while the backend waits for the GPU; anything but APD_OK ends the wait.
+ * NULL: nobody. */
+void apd_cuda_on_wait(struct apd_backend *be, enum apd_code (*poll)(void *ctx, struct apd_err *err),
+                      void *ctx);
+
+/* CUDA's words for a failed call; APD_DEVICE. */
+APD_MUST_USE enum apd_code apd_cuda_check(cudaError_t status, const char *call,
+                                          struct apd_err *err);
+#define CUDA_TRY(call) APD_TRY(apd_cuda_check((call), #call, err))
+#define CUDA_GO(call)  APD_GO(apd_cuda_check((call), #call, err))
+
+#endif
