@@ -1,18 +1,18 @@
 /* The backend table: every operation of the training step, once per kind of device.
  *
  * Who uses it: worker/. Who implements it: kernels/ref (plain C, float or double, the oracle),
- * kernels/cpu (oneDNN + SIMD), later kernels/cuda. Nothing here knows about networks, workers or
+ * kernels/cpu (oneDNN + SIMD), kernels/cuda. Nothing here knows about networks, workers or
  * MPI.
  *
  * Memory. A pointer marked "device" was given by alloc() (or lies inside such a block) and is only
  * ever read or written through this table. Elements are elem_bytes wide (4; 8 for the double
- * reference).
+ * reference); those of activations act_bytes, which may be less (2 on a GPU).
  *
  * Activations (device) are image-major: image i of a tensor of c x h x w starts at element
  * i * image_elems(c, h, w); what lies inside an image is the backend's own layout (blocks of
  * channels on the CPU) and includes any padding, which backends keep zero. So a run of images is a
- * sub-tensor. Input images are the one exception: plain c x h x w (NCHW), pixels_per_image = c * h
- * * w.
+ * sub-tensor. Input images and rows (features, logits) are no activations: they are plain c x h x w
+ * (NCHW) and [n][c], of elements.
  *
  * Parameters live in flat device arrays owned by the caller. A convolution's weights take
  * conv_weight_elems() elements in a layout of the backend's choice; conv_import/export convert from
@@ -21,9 +21,11 @@
  * beta, their gradients and momentum. Elementwise operations (sgd, add, all-reduce) run over whole
  * flat arrays.
  *
- * Execution is in order of the calls; download() waits for what was called before it. Functions
- * that return a code write err on failure; after APD_DEVICE the backend is only good for destroy.
- * One thread drives a backend; a backend may use more threads inside. */
+ * Execution is in order of the calls. A backend may return before the work is done; only download()
+ * and download_floats() wait, for what was called before them. Host memory that a function reads
+ * may change as soon as it has returned (but for stage()). Functions that return a code write err
+ * on failure; after APD_DEVICE the backend is only good for destroy. One thread drives a backend; a
+ * backend may use more threads inside. */
 #ifndef APD_KERNELS_BACKEND_H
 #define APD_KERNELS_BACKEND_H
 
@@ -53,7 +55,8 @@ struct apd_conv_shape {
     int input_is_image; /* src is an input image tensor (plain NCHW) */
 };
 
-struct apd_conv; /* one convolution layer, created by the backend */
+struct apd_conv;      /* one convolution layer, created by the backend */
+struct apd_recording; /* operations to be done again */
 
 /* One segment's result of softmax_ce. */
 struct apd_loss {
@@ -61,6 +64,22 @@ struct apd_loss {
     int64_t images; /* with weight != 0 */
     int64_t top1, top5;
 };
+
+/* On the device it is this many doubles, in the order of struct apd_loss. */
+enum { APD_LOSS_DOUBLES = 4 };
+
+static inline struct apd_loss apd_loss_from(const double at[APD_LOSS_DOUBLES])
+{
+    return (struct apd_loss){at[0], (int64_t)at[1], (int64_t)at[2], (int64_t)at[3]};
+}
+
+static inline void apd_loss_put(const struct apd_loss *loss, double at[APD_LOSS_DOUBLES])
+{
+    at[0] = loss->ce_sum;
+    at[1] = (double)loss->images;
+    at[2] = (double)loss->top1;
+    at[3] = (double)loss->top5;
+}
 
 /* Targets of a batch (device): label[i] in [0, classes). Mixed labels (mixup, CutMix): the target
  * is keep[i] * onehot(label[i]) + (1 - keep[i]) * onehot(label2[i]); label2 == NULL: not mixed.
@@ -118,6 +137,10 @@ struct apd_backend_ops {
     enum apd_code (*zero)(struct apd_backend *be, void *device, size_t bytes, struct apd_err *err);
     enum apd_code (*copy)(struct apd_backend *be, void *dst, const void *src, size_t bytes,
                           struct apd_err *err);
+    /* Host memory for input_pack(): *out_device may be given to it until the second next stage().
+     * The host's memory has to stay as it is until a download() that comes later. */
+    enum apd_code (*stage)(struct apd_backend *be, const void *host, size_t bytes,
+                           const void **out_device, struct apd_err *err);
     size_t (*image_elems)(struct apd_backend *be, struct apd_shape shape);
     size_t (*channel_elems)(struct apd_backend *be, int c);
     /* Activation tensor <-> canonical NCHW floats on the host; for tests and dumps. */
@@ -154,18 +177,19 @@ struct apd_backend_ops {
     void (*weights_changed)(struct apd_backend *be);
 
     /* ---- batch norm over segments ----
-     * C = channel_elems(c). sums, d_sums: device doubles [segments][2][C]; moments: device elements
-     * [segments][2][C] = {mean, 1 / sqrt(variance + eps)}. M = images of the segment * h * w. */
+     * C = channel_elems(c). sums: device doubles, [2][C] of segment s from s * stride on, stride >=
+     * 2 C; d_sums: device doubles [segments][2][C]; moments: device elements [segments][2][C] =
+     * {mean, 1 / sqrt(variance + eps)}. M = images of the segment * h * w. */
 
     /* sums[s] = {sum x, sum x^2} over the segment's images, in double and without cancellation
      * trouble: the variance sum x^2 / M - mean^2 is good to 1e-5 relative even where |mean| = 100
      * deviations. */
     enum apd_code (*bn_sums)(struct apd_backend *be, struct apd_shape shape,
                              const struct apd_segment *seg, int segments, const void *x,
-                             double *sums, struct apd_err *err);
+                             double *sums, size_t stride, struct apd_err *err);
     /* moments from sums over count[s] values each (host; biased variance). count 0: {0, 0}. */
     enum apd_code (*bn_moments)(struct apd_backend *be, int c, int segments, const double *sums,
-                                const double *count, double eps, void *moments,
+                                size_t stride, const double *count, double eps, void *moments,
                                 struct apd_err *err);
     /* One segment's moments from running statistics (device, [C]). */
     enum apd_code (*bn_moments_running)(struct apd_backend *be, int c, const void *running_mean,
@@ -233,18 +257,18 @@ struct apd_backend_ops {
     enum apd_code (*linear_backward_weights)(struct apd_backend *be, int n, int in, int out,
                                              const void *x, const void *d_logits, void *d_w,
                                              void *d_b, struct apd_err *err);
-    /* loss (host) per segment; d_logits = weight_i (softmax - target), not divided by anything;
-     * d_logits NULL: losses only. top-k: classes whose logit is strictly greater than the label's,
-     * or equal with a lower index, rank before it; NaN never counts as right. Waits for the result.
-     */
+    /* loss: device, [segments][APD_LOSS_DOUBLES]; d_logits = weight_i (softmax - target), not
+     * divided by anything; d_logits NULL: losses only. top-k: classes whose logit is strictly
+     * greater than the label's, or equal with a lower index, rank before it; NaN never counts as
+     * right. */
     enum apd_code (*softmax_ce)(struct apd_backend *be, int n, int classes, const void *logits,
                                 const struct apd_targets *targets, const struct apd_segment *seg,
-                                int segments, struct apd_loss *loss, void *d_logits,
-                                struct apd_err *err);
+                                int segments, double *loss, void *d_logits, struct apd_err *err);
 
     /* ---- images ---- */
-    /* x = pixel / 127.5 - 1 from bytes [n][pixels] (host); noisy = x + delta if noise != NULL, else
-     * noisy = x. noisy may be NULL. pixels: per image; block of the stream = pixel / 4. */
+    /* x = pixel / 127.5 - 1 from bytes [n][pixels] (of stage()); noisy = x + delta if noise !=
+     * NULL, else noisy = x. noisy may be NULL. pixels: per image; block of the stream = pixel / 4.
+     */
     enum apd_code (*input_pack)(struct apd_backend *be, int n, size_t pixels, const uint8_t *bytes,
                                 const struct apd_noise *noise, void *x, void *noisy,
                                 struct apd_err *err);
@@ -264,8 +288,13 @@ struct apd_backend_ops {
                                  struct apd_err *err);
 
     /* ---- flat arrays ---- */
+    /* dst += src: elements, doubles, activations (n: elements with padding). */
     enum apd_code (*add)(struct apd_backend *be, size_t n, const void *src, void *dst,
-                         struct apd_err *err); /* dst += src */
+                         struct apd_err *err);
+    enum apd_code (*add_doubles)(struct apd_backend *be, size_t n, const double *src, double *dst,
+                                 struct apd_err *err);
+    enum apd_code (*add_activations)(struct apd_backend *be, size_t n, const void *src, void *dst,
+                                     struct apd_err *err);
     /* g = grad_scale * d_w + wd * w; m = mu * m + g; w -= lr * (nesterov ? g + mu * m : m).
      * PyTorch's SGD. */
     enum apd_code (*sgd)(struct apd_backend *be, size_t n, const struct apd_sgd *sgd,
@@ -273,16 +302,26 @@ struct apd_backend_ops {
     /* a = decay * a + (1 - decay) * x */
     enum apd_code (*average)(struct apd_backend *be, size_t n, double decay, const void *x, void *a,
                              struct apd_err *err);
-    /* *out_bad = 1 if any element is infinite or NaN. Waits for the result. */
-    enum apd_code (*nonfinite)(struct apd_backend *be, size_t n, const void *x, int *out_bad,
+    /* *bad (device) = 1 if any element is infinite or NaN, else 0. */
+    enum apd_code (*nonfinite)(struct apd_backend *be, size_t n, const void *x, double *bad,
                                struct apd_err *err);
+
+    /* ---- recordings; all four NULL where they gain nothing ----
+     * What is called between begin and end is not done but recorded, to be done by each replay()
+     * with the same arguments; no alloc, upload, download, stage or prepare in between. */
+    enum apd_code (*record_begin)(struct apd_backend *be, struct apd_err *err);
+    enum apd_code (*record_end)(struct apd_backend *be, struct apd_recording **out,
+                                struct apd_err *err);
+    enum apd_code (*replay)(struct apd_backend *be, struct apd_recording *recording,
+                            struct apd_err *err);
+    void (*recording_destroy)(struct apd_backend *be, struct apd_recording **recording);
 };
 
 struct apd_backend {
     const struct apd_backend_ops *ops;
     const char *name; /* "ref", "ref64", "cpu" */
     char layout[32];  /* layout of flat parameter arrays, e.g. "nChw16c"; equal on all workers */
-    size_t elem_bytes;
+    size_t elem_bytes, act_bytes;
 };
 
 /* Plain C, float storage, double accumulation. Single-threaded. */

@@ -44,7 +44,8 @@ struct apd_comm_ops {
 
 struct apd_comm {
     const struct apd_comm_ops *ops;
-    int rank, size; /* among workers, from 0 */
+    int rank, size;      /* among workers, from 0 */
+    size_t bucket_bytes; /* a sum of this size is worth starting by itself */
 };
 
 /* One worker: sums are the identity. */

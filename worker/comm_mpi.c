@@ -229,6 +229,7 @@ enum apd_code apd_comm_mpi(MPI_Comm workers, struct apd_comm **out, struct apd_e
         return apd_fail(err, APD_NOMEM, "communicator");
     }
     self->base.ops = &mpi_ops;
+    self->base.bucket_bytes = 4 << 20;
     self->comm = workers;
     MPI_Comm_set_errhandler(workers, MPI_ERRORS_RETURN);
     MPI_Comm_rank(workers, &self->base.rank);

@@ -56,6 +56,7 @@ enum apd_code apd_comm_self(struct apd_comm **out, struct apd_err *err)
         return apd_fail(err, APD_NOMEM, "communicator");
     comm->ops = &self_ops;
     comm->size = 1;
+    comm->bucket_bytes = 4 << 20;
     *out = comm;
     return APD_OK;
 }

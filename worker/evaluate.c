@@ -29,7 +29,10 @@ struct bench {
     void *x, *at, *d_x; /* device, [batch] */
     int32_t *label;     /* device */
     void *weight;       /* device */
+    double *d_loss;     /* device, [batch][APD_LOSS_DOUBLES] */
     uint8_t *bytes;     /* host, [batch] */
+    const void *staged; /* device, the batch's bytes */
+    double *h_loss;     /* host, like d_loss */
     int32_t *host_label;
     float *host_weight;
     uint64_t *sample;
@@ -42,13 +45,15 @@ struct bench {
 
 static void free_bench(struct bench *bench)
 {
-    void *const device[] = {bench->x, bench->at, bench->d_x, bench->label, bench->weight};
+    void *const device[] = {bench->x,     bench->at,     bench->d_x,
+                            bench->label, bench->weight, bench->d_loss};
 
     for (size_t i = 0; i < sizeof device / sizeof *device; i++)
         if (device[i] != NULL)
             bench->be->ops->free(bench->be, device[i]);
     apd_sampler_destroy(&bench->sampler);
     free(bench->bytes);
+    free(bench->h_loss);
     free(bench->host_label);
     free(bench->host_weight);
     free(bench->sample);
@@ -79,7 +84,10 @@ static enum apd_code make_bench(const struct apd_evaluation *ev, struct bench *b
     APD_TRY(be->ops->alloc(be, n * image, &bench->d_x, err));
     APD_TRY(be->ops->alloc(be, n * sizeof(int32_t), (void **)&bench->label, err));
     APD_TRY(be->ops->alloc(be, n * be->elem_bytes, &bench->weight, err));
+    APD_TRY(
+        be->ops->alloc(be, n * APD_LOSS_DOUBLES * sizeof(double), (void **)&bench->d_loss, err));
     bench->bytes = malloc(n * bench->pixels);
+    bench->h_loss = malloc(n * APD_LOSS_DOUBLES * sizeof *bench->h_loss);
     bench->host_label = malloc(n * sizeof *bench->host_label);
     bench->host_weight = malloc(n * sizeof *bench->host_weight);
     bench->sample = malloc(n * sizeof *bench->sample);
@@ -88,9 +96,10 @@ static enum apd_code make_bench(const struct apd_evaluation *ev, struct bench *b
     bench->logits = malloc(n * (size_t)ev->params->arch->classes * sizeof *bench->logits);
     bench->predicted = calloc(n, sizeof *bench->predicted);
     bench->verdict = calloc(bench->images, sizeof *bench->verdict);
-    if (bench->bytes == NULL || bench->host_label == NULL || bench->host_weight == NULL ||
-        bench->sample == NULL || bench->restart == NULL || bench->loss == NULL ||
-        bench->logits == NULL || bench->predicted == NULL || bench->verdict == NULL)
+    if (bench->bytes == NULL || bench->h_loss == NULL || bench->host_label == NULL ||
+        bench->host_weight == NULL || bench->sample == NULL || bench->restart == NULL ||
+        bench->loss == NULL || bench->logits == NULL || bench->predicted == NULL ||
+        bench->verdict == NULL)
         return apd_fail(err, APD_NOMEM, "evaluation of %llu images in batches of %zu",
                         (unsigned long long)bench->images, n);
     return APD_OK;
@@ -132,6 +141,7 @@ static enum apd_code read_batch(struct bench *bench, uint64_t first, int count, 
         else
             memset(pixels, 0, bench->pixels);
     }
+    APD_TRY(ops->stage(bench->be, bench->bytes, n * bench->pixels, &bench->staged, err));
     APD_TRY(ops->upload(bench->be, bench->label, bench->host_label, n * sizeof(int32_t), err));
     return ops->upload_floats(bench->be, bench->weight, bench->host_weight, n, err);
 }
@@ -148,7 +158,7 @@ static enum apd_code start_batch(struct bench *bench, int restart, struct apd_er
 
     for (int i = 0; i < ev->batch; i++)
         bench->restart[i] = (uint32_t)restart;
-    return bench->be->ops->input_pack(bench->be, ev->batch, bench->pixels, bench->bytes,
+    return bench->be->ops->input_pack(bench->be, ev->batch, bench->pixels, bench->staged,
                                       ev->attack_steps > 0 ? &noise : NULL, bench->x, bench->at,
                                       err);
 }
@@ -164,12 +174,12 @@ static enum apd_code run_batch(struct bench *bench, struct apd_err *err)
                             .segments = 1,
                             .images = bench->at,
                             .targets = &targets,
+                            .loss = bench->d_loss,
                             .d_images = bench->d_x};
-    struct apd_loss ignored;
 
     for (int k = 0; k < ev->attack_steps; k++) {
         APD_TRY(apd_net_forward(ev->net, &pass, err));
-        APD_TRY(apd_net_backward(ev->net, &pass, &ignored, err));
+        APD_TRY(apd_net_backward(ev->net, &pass, err));
         APD_TRY(bench->be->ops->attack_step(bench->be, (size_t)ev->batch * bench->pixels, bench->x,
                                             bench->at, bench->d_x, ev->attack_step * 2 / 255,
                                             ev->attack_eps * 2 / 255, bench->at, err));
@@ -195,8 +205,12 @@ static enum apd_code judge_batch(struct bench *bench, struct apd_err *err)
         n = ev->batch - at < APD_MAX_SEGMENTS ? ev->batch - at : APD_MAX_SEGMENTS;
         logits += (size_t)at * (size_t)classes * elem;
         APD_TRY(bench->be->ops->softmax_ce(bench->be, n, classes, logits, &targets, each, n,
-                                           bench->loss + at, NULL, err));
+                                           bench->d_loss + at * APD_LOSS_DOUBLES, NULL, err));
     }
+    APD_TRY(bench->be->ops->download(bench->be, bench->h_loss, bench->d_loss,
+                                     (size_t)ev->batch * APD_LOSS_DOUBLES * sizeof(double), err));
+    for (int i = 0; i < ev->batch; i++)
+        bench->loss[i] = apd_loss_from(bench->h_loss + i * APD_LOSS_DOUBLES);
     return APD_OK;
 }
 

@@ -6,10 +6,10 @@
 #include <string.h>
 
 struct apd_shuffle {
-    struct apd_backend *be; /* not owned */
-    struct apd_comm *comm;  /* not owned */
-    int *first;             /* [size + 1] */
-    int mine;               /* slots of this worker */
+    struct apd_backend *be;            /* not owned */
+    struct apd_comm *comm, *host_comm; /* not owned */
+    int *first;                        /* [size + 1] */
+    int mine;                          /* slots of this worker */
     size_t row_elems;
     void *send, *recv; /* device, mine rows */
     int *send_rows, *recv_rows, *fill;
@@ -18,8 +18,9 @@ struct apd_shuffle {
     int32_t *send_labels, *recv_labels;
 };
 
-enum apd_code apd_shuffle_create(struct apd_backend *be, struct apd_comm *comm, const int *first,
-                                 size_t row_elems, struct apd_shuffle **out, struct apd_err *err)
+enum apd_code apd_shuffle_create(struct apd_backend *be, struct apd_comm *comm,
+                                 struct apd_comm *host_comm, const int *first, size_t row_elems,
+                                 struct apd_shuffle **out, struct apd_err *err)
 {
     struct apd_shuffle *shuffle = calloc(1, sizeof *shuffle);
     size_t workers = (size_t)comm->size, mine;
@@ -29,6 +30,7 @@ enum apd_code apd_shuffle_create(struct apd_backend *be, struct apd_comm *comm, 
         return apd_fail(err, APD_NOMEM, "shuffle");
     shuffle->be = be;
     shuffle->comm = comm;
+    shuffle->host_comm = host_comm;
     shuffle->row_elems = row_elems;
     shuffle->mine = first[comm->rank + 1] - first[comm->rank];
     mine = (size_t)shuffle->mine;
@@ -122,25 +124,32 @@ static void plan_transfer(struct apd_shuffle *shuffle, uint64_t seed, uint64_t s
         }
 }
 
-enum apd_code apd_shuffle_run(struct apd_shuffle *shuffle, uint64_t seed, uint64_t step,
-                              int enabled, const void *rows, const int32_t *labels, void *out_rows,
-                              int32_t *out_labels, struct apd_err *err)
+enum apd_code apd_shuffle_labels(struct apd_shuffle *shuffle, uint64_t seed, uint64_t step,
+                                 int enabled, const int32_t *labels, int32_t *out_labels,
+                                 struct apd_err *err)
+{
+    struct apd_comm *comm = shuffle->host_comm;
+
+    plan_transfer(shuffle, seed, step, enabled);
+    for (int i = 0; i < shuffle->mine; i++)
+        shuffle->send_labels[i] = labels[shuffle->send_index[i]];
+    APD_TRY(comm->ops->exchange_rows(comm, sizeof *labels, shuffle->send_labels, shuffle->send_rows,
+                                     shuffle->recv_labels, shuffle->recv_rows, err));
+    for (int i = 0; i < shuffle->mine; i++)
+        out_labels[i] = shuffle->recv_labels[shuffle->recv_index[i]];
+    return APD_OK;
+}
+
+enum apd_code apd_shuffle_rows(struct apd_shuffle *shuffle, const void *rows, void *out_rows,
+                               struct apd_err *err)
 {
     struct apd_backend *be = shuffle->be;
     struct apd_comm *comm = shuffle->comm;
 
-    plan_transfer(shuffle, seed, step, enabled);
     APD_TRY(be->ops->rows_gather(be, shuffle->mine, shuffle->row_elems, rows, shuffle->send_index,
                                  shuffle->send, err));
-    for (int i = 0; i < shuffle->mine; i++)
-        shuffle->send_labels[i] = labels[shuffle->send_index[i]];
     APD_TRY(comm->ops->exchange_rows(comm, shuffle->row_elems * be->elem_bytes, shuffle->send,
                                      shuffle->send_rows, shuffle->recv, shuffle->recv_rows, err));
-    APD_TRY(comm->ops->exchange_rows(comm, sizeof *labels, shuffle->send_labels, shuffle->send_rows,
-                                     shuffle->recv_labels, shuffle->recv_rows, err));
-    APD_TRY(be->ops->rows_gather(be, shuffle->mine, shuffle->row_elems, shuffle->recv,
-                                 shuffle->recv_index, out_rows, err));
-    for (int i = 0; i < shuffle->mine; i++)
-        out_labels[i] = shuffle->recv_labels[shuffle->recv_index[i]];
-    return APD_OK;
+    return be->ops->rows_gather(be, shuffle->mine, shuffle->row_elems, shuffle->recv,
+                                shuffle->recv_index, out_rows, err);
 }

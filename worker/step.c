@@ -8,9 +8,6 @@
  *
  * Each slice has its own gradient; they are summed over lanes and workers in tree order. */
 #include "worker/step_private.h"
-#include "worker/tree.h"
-
-enum { BUCKET_ELEMS = 1 << 20 };
 
 static void tell(const struct apd_step *step, Advprop__V1__Phase phase)
 {
@@ -20,48 +17,32 @@ static void tell(const struct apd_step *step, Advprop__V1__Phase phase)
 
 /* ---------------------------------------------------------------- the passes */
 
-/* What the pass says about running statistics. bn.sync none: lane 0 alone moves them, as rank 0
- * does in the authors' code. */
-static enum apd_code tally_bn(struct apd_step *step, int lane, int record,
-                              const struct apd_pass *pass, int segment, struct apd_err *err)
-{
-    if (step->config.bn.sync == APD_BN_SYNC_NONE && step->lane_first + lane != 0)
-        return APD_OK;
-    return apd_tally_bn(step->tally, lane, record, pass->sums, segment, pass->segments, err);
-}
-
 /* Forward and backward on the perturbed images and one attack step; K times. */
 static enum apd_code noise_pass(struct apd_step *step, int slice, struct apd_err *err)
 {
     const struct apd_backend_ops *ops = step->be->ops;
-    int n = step->aux * step->slice_lanes, first_lane = slice * step->slice_lanes;
+    int n = step->aux * step->slice_lanes;
     size_t elems = (size_t)n * step->pixels;
     size_t offset = (size_t)slice * elems * step->be->elem_bytes;
     void *at = (char *)step->x_attack + offset, *clean = (char *)step->x_aux + offset;
     struct apd_targets targets;
-    struct apd_loss loss[APD_MAX_SEGMENTS];
 
     for (int k = 0; k < step->noise_passes; k++) {
-        struct apd_pass pass = {
-            .n = n,
-            .seg = step->noise_segments,
-            .segments = step->slice_lanes,
-            .batch_stats = step->config.attack.bn_mode == APD_BN_MODE_TRAIN,
-            .sums = step->noise_sums[k],
-            .targets = &targets,
-            .d_weights = step->config.attack.reuse_gradients ? step->gradient[slice] : NULL};
+        struct apd_pass pass = {.n = n,
+                                .seg = step->noise_segments,
+                                .segments = step->slice_lanes,
+                                .batch_stats = step->config.attack.bn_mode == APD_BN_MODE_TRAIN,
+                                .targets = &targets};
 
+        if (step->config.attack.reuse_gradients)
+            pass.d_weights = apd_gradients_of(step->gradients, slice);
+        apd_tally_noise_pass(step->tally, slice * step->slice_lanes, k, &pass);
         APD_TRY(apd_step_noise_input(step, slice, k, at, &pass, &targets, err));
         APD_TRY(apd_net_forward(step->net, &pass, err));
-        APD_TRY(apd_net_backward(step->net, &pass, loss, err));
+        APD_TRY(apd_net_backward(step->net, &pass, err));
         APD_TRY(apd_step_image_gradient(step, slice, k, err));
         APD_TRY(ops->attack_step(step->be, elems, clean, at, step->d_attack, step->attack_step,
                                  step->eps, at, err));
-        for (int i = 0; i < step->slice_lanes; i++) {
-            apd_tally_loss(step->tally, first_lane + i, APD_NOISE, &loss[i]);
-            if (pass.batch_stats)
-                APD_TRY(tally_bn(step, first_lane + i, k, &pass, i, err));
-        }
     }
     return APD_OK;
 }
@@ -76,48 +57,21 @@ static enum apd_code train_pass(struct apd_step *step, int slice, const struct a
                             .segments = per_lane * step->slice_lanes,
                             .images = step->batch,
                             .batch_stats = 1,
-                            .sums = step->train_sums,
                             .pool = apd_step_is_full(step) ? &step->pool : NULL,
                             .targets = &targets,
-                            .d_weights = step->gradient[slice]};
-    struct apd_loss loss[APD_MAX_SEGMENTS];
+                            .d_weights = apd_gradients_of(step->gradients, slice)};
 
+    if (slice == step->slices - 1) {
+        pass.on_gradient = apd_gradients_ready;
+        pass.ctx = step->gradients;
+    }
+    apd_tally_train_pass(step->tally, slice * step->slice_lanes, &pass);
     APD_TRY(apd_step_fill_batch(step, slice, data, &targets, err));
     APD_TRY(apd_net_forward(step->net, &pass, err));
-    APD_TRY(apd_net_backward(step->net, &pass, loss, err));
-    for (int s = 0; s < pass.segments; s++) {
-        int lane = slice * step->slice_lanes + s / per_lane, adv = s % per_lane;
-
-        apd_tally_loss(step->tally, lane, adv ? APD_ADV : APD_CLEAN, &loss[s]);
-        APD_TRY(tally_bn(step, lane, step->noise_records + adv, &pass, s, err));
-    }
-    return APD_OK;
+    return apd_net_backward(step->net, &pass, err);
 }
 
-/* ---------------------------------------------------------------- exchange and update */
-
-static enum apd_code add_gradients(void *ctx, int dst, int src, struct apd_err *err)
-{
-    struct apd_step *step = ctx;
-
-    return step->be->ops->add(step->be, step->params->count, step->gradient[src],
-                              step->gradient[dst], err);
-}
-
-/* Leaves the sum over all lanes of all workers in gradient[0]. */
-static enum apd_code exchange_gradients(struct apd_step *step, struct apd_err *err)
-{
-    enum apd_sum_type type = step->be->elem_bytes == sizeof(float) ? APD_SUM_F32 : APD_SUM_F64;
-
-    APD_TRY(apd_tree_sum(step->slices, add_gradients, step, err));
-    for (size_t at = 0; at < step->params->count; at += BUCKET_ELEMS) {
-        size_t left = step->params->count - at;
-
-        APD_TRY(step->comm->ops->sum_start(step->comm, apd_at(step->params, step->gradient[0], at),
-                                           left < BUCKET_ELEMS ? left : BUCKET_ELEMS, type, err));
-    }
-    return step->comm->ops->sum_wait(step->comm, err);
-}
+/* ---------------------------------------------------------------- update */
 
 /* Images of a branch that counted, over all lanes and repetitions. */
 static double images_of(const struct apd_step *step, enum apd_branch branch)
@@ -148,19 +102,6 @@ double apd_step_count(const struct apd_step *step, enum apd_set set)
     return clean + noise + adv;
 }
 
-static enum apd_code check_gradient(struct apd_step *step, uint64_t number, struct apd_err *err)
-{
-    int bad = 0;
-
-    APD_TRY(step->be->ops->nonfinite(step->be, step->params->count, step->gradient[0], &bad, err));
-    if (bad)
-        return apd_fail(err, APD_CONFIG,
-                        "step %llu: the gradient is not finite: training has diverged; "
-                        "lower optim.lr or lengthen schedule.warmup_epochs",
-                        (unsigned long long)number);
-    return APD_OK;
-}
-
 static enum apd_code update_weights(struct apd_step *step, double lr, struct apd_err *err)
 {
     const double factor[APD_SETS] = {step->config.optim.lr_factor_shared,
@@ -179,7 +120,7 @@ static enum apd_code update_weights(struct apd_step *step, double lr, struct apd
 
         if (range.count > 0)
             APD_TRY(step->be->ops->sgd(step->be, range.count, &sgd,
-                                       apd_at(params, step->gradient[0], range.first),
+                                       apd_at(params, apd_step_gradient(step), range.first),
                                        apd_at(params, params->weights, range.first),
                                        apd_at(params, params->momentum, range.first), err));
     }
@@ -224,9 +165,10 @@ static enum apd_code start_step(struct apd_step *step, const struct apd_step_dat
 
     step->number = number;
     apd_tally_receipts(step->tally, data, (uint32_t)(number * batch / step->samples));
-    return step->be->ops->zero(step->be, step->gradient_block,
-                               (size_t)step->slices * step->params->count * step->be->elem_bytes,
-                               err);
+    APD_TRY(step->be->ops->stage(step->be, data->pixels,
+                                 (size_t)step->lane_count * data->lane_batch * step->pixels,
+                                 (const void **)&step->staged, err));
+    return apd_gradients_reset(step->gradients, err);
 }
 
 enum apd_code apd_step_run(struct apd_step *step, uint64_t number, const struct apd_step_data *data,
@@ -240,16 +182,16 @@ enum apd_code apd_step_run(struct apd_step *step, uint64_t number, const struct 
 
     if (failure != NULL)
         local_err = *failure;
-    apd_tally_reset(step->tally);
     if (local == APD_OK)
         local = start_step(step, data, number, &local_err);
     if (step->noise_passes > 0) {
         if (local == APD_OK)
             local = attack_lanes(step, data, &local_err);
         tell(step, ADVPROP__V1__PHASE__PHASE_SHUFFLE);
-        APD_TRY(apd_shuffle_run(step->shuffle, (uint64_t)step->config.seed, number,
-                                (int)step->config.attack.shuffle, step->x_attack, step->aux_label,
-                                step->x_shuffled, step->shuffled_label, err));
+        APD_TRY(apd_shuffle_labels(step->shuffle, (uint64_t)step->config.seed, number,
+                                   (int)step->config.attack.shuffle, step->aux_label,
+                                   step->shuffled_label, err));
+        APD_TRY(apd_shuffle_rows(step->shuffle, step->x_attack, step->x_shuffled, err));
     }
     if (local == APD_OK)
         local = train_lanes(step, data, &local_err);
@@ -261,9 +203,9 @@ enum apd_code apd_step_run(struct apd_step *step, uint64_t number, const struct 
     }
 
     tell(step, ADVPROP__V1__PHASE__PHASE_EXCHANGE);
-    APD_TRY(exchange_gradients(step, err));
+    APD_TRY(apd_gradients_sum(step->gradients, err));
     apd_tally_flags(step->tally, flags | (local != APD_OK ? APD_FLAG_FAILED : 0));
-    APD_TRY(apd_tally_sum(step->tally, err));
+    APD_TRY(apd_tally_sum(step->tally, apd_step_gradient(step), step->params->count, err));
     out->flags = apd_tally_get_flags(step->tally);
     if (local != APD_OK) {
         *err = local_err;
@@ -272,7 +214,11 @@ enum apd_code apd_step_run(struct apd_step *step, uint64_t number, const struct 
     if (out->flags & APD_FLAG_FAILED)
         return apd_fail(err, APD_PEER, "step %llu: another worker failed",
                         (unsigned long long)number);
-    APD_TRY(check_gradient(step, number, err));
+    if (!apd_tally_is_finite(step->tally))
+        return apd_fail(err, APD_CONFIG,
+                        "step %llu: the gradient is not finite: training has diverged; "
+                        "lower optim.lr or lengthen schedule.warmup_epochs",
+                        (unsigned long long)number);
 
     tell(step, ADVPROP__V1__PHASE__PHASE_UPDATE);
     APD_TRY(update_weights(step, lr, err));
@@ -286,7 +232,7 @@ enum apd_code apd_step_run(struct apd_step *step, uint64_t number, const struct 
 
 void *apd_step_gradient(struct apd_step *step)
 {
-    return step->gradient[0];
+    return apd_gradients_of(step->gradients, 0);
 }
 
 struct apd_net *apd_step_net(struct apd_step *step)

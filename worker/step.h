@@ -19,11 +19,12 @@ struct apd_step;
 struct apd_step_setup {
     const struct apd_config *config; /* copied in part */
     struct apd_params *params;       /* not owned; has aux BN unless the mode is vanilla */
-    struct apd_comm *comm;           /* not owned */
-    int lanes;                       /* V */
-    int lane_first, lane_count;      /* this worker's */
-    int eval_images;                 /* largest evaluation batch of apd_step_net() */
-    uint64_t samples;                /* N of the data set */
+    /* Not owned: works on the backend's memory; on the host's (often the same one). */
+    struct apd_comm *comm, *host_comm;
+    int lanes;                  /* V */
+    int lane_first, lane_count; /* this worker's */
+    int eval_images;            /* largest evaluation batch of apd_step_net() */
+    uint64_t samples;           /* N of the data set */
     /* Told at every change of what the step does; may be NULL. */
     void (*on_phase)(void *ctx, Advprop__V1__Phase phase);
     void *ctx;

@@ -19,11 +19,6 @@ void apd_step_destroy(struct apd_step **step)
 
     if (dead == NULL)
         return;
-    for (int k = 0; dead->noise_sums != NULL && k < dead->noise_passes; k++)
-        free_device(dead->be, dead->noise_sums[k]);
-    free(dead->noise_sums);
-    free_device(dead->be, dead->train_sums);
-    free_device(dead->be, dead->gradient_block);
     free_device(dead->be, dead->x_aux);
     free_device(dead->be, dead->x_attack);
     free_device(dead->be, dead->d_attack);
@@ -35,39 +30,49 @@ void apd_step_destroy(struct apd_step **step)
     free_device(dead->be, dead->weight);
     free_device(dead->be, dead->mixed);
     free_device(dead->be, dead->d_mixed);
-    free(dead->gradient);
     free(dead->noise_segments);
     free(dead->aux_label);
     free(dead->host.label);
     free(dead->host.keep);
     free(dead->partner);
-    free(dead->pool_host);
     apd_shuffle_destroy(&dead->shuffle);
     apd_tally_destroy(&dead->tally);
+    apd_gradients_destroy(&dead->gradients);
     apd_net_destroy(&dead->net);
     free(dead);
     *step = NULL;
 }
 
-/* bn.sync full: the sums of main segments become those of all lanes of all workers, added in tree
- * order. */
+/* bn.sync full: rows of main segments, one after another. */
+struct main_rows {
+    struct apd_backend *be;
+    double *at[APD_MAX_SEGMENTS];
+    size_t n; /* doubles */
+};
+
+static enum apd_code add_main(void *ctx, int dst, int src, struct apd_err *err)
+{
+    const struct main_rows *rows = ctx;
+
+    return rows->be->ops->add_doubles(rows->be, rows->n, rows->at[src], rows->at[dst], err);
+}
+
+/* The sums of main segments become those of all lanes of all workers, added in tree order. */
 static enum apd_code pool_main(void *ctx, const struct apd_segment *seg, int segments, size_t c,
                                double *sums, struct apd_err *err)
 {
     struct apd_step *step = ctx;
-    const struct apd_backend_ops *ops = step->be->ops;
-    size_t row = 2 * c, bytes = row * sizeof(double);
+    struct main_rows rows = {.be = step->be, .n = 2 * c};
     int lanes = 0;
 
     for (int s = 0; s < segments; s++)
         if (seg[s].set == APD_BN_MAIN)
-            APD_TRY(ops->download(step->be, step->pool_host + (size_t)lanes++ * row,
-                                  sums + (size_t)s * row, bytes, err));
-    apd_tree_sum_doubles(step->pool_host, lanes, row, row);
-    APD_TRY(apd_comm_sum(step->comm, step->pool_host, row, APD_SUM_F64, err));
-    for (int s = 0; s < segments; s++)
-        if (seg[s].set == APD_BN_MAIN)
-            APD_TRY(ops->upload(step->be, sums + (size_t)s * row, step->pool_host, bytes, err));
+            rows.at[lanes++] = sums + (size_t)s * rows.n;
+    APD_TRY(apd_tree_sum(lanes, add_main, &rows, err));
+    APD_TRY(apd_comm_sum(step->comm, rows.at[0], rows.n, APD_SUM_F64, err));
+    for (int lane = 1; lane < lanes; lane++)
+        APD_TRY(
+            step->be->ops->copy(step->be, rows.at[lane], rows.at[0], rows.n * sizeof(double), err));
     return APD_OK;
 }
 
@@ -105,24 +110,17 @@ static enum apd_code make_buffers(struct apd_step *step, struct apd_err *err)
     size_t elem = step->be->elem_bytes, image = step->pixels * elem;
     size_t aux = (size_t)step->aux, lanes = (size_t)step->lane_count;
     size_t slice = (size_t)step->slice_lanes, per_lane = (size_t)(step->clean + step->aux);
-    int sets = step->aux > 0 ? 2 : 1;
 
     APD_TRY(device_bytes(step, lanes * aux * image, &step->x_aux, err));
     APD_TRY(device_bytes(step, lanes * aux * image, &step->x_attack, err));
     APD_TRY(device_bytes(step, lanes * aux * image, &step->x_shuffled, err));
     APD_TRY(device_bytes(step, slice * aux * image, &step->d_attack, err));
     APD_TRY(device_bytes(step, slice * per_lane * image, &step->batch, err));
-    APD_TRY(device_bytes(step, apd_net_sums(step->net, sets * step->slice_lanes) * sizeof(double),
-                         &step->train_sums, err));
-    step->noise_sums = calloc((size_t)step->noise_passes + 1, sizeof *step->noise_sums);
     step->aux_label = malloc((3 * lanes * aux + 1) * sizeof(int32_t));
-    if (step->noise_sums == NULL || step->aux_label == NULL)
+    if (step->aux_label == NULL)
         return apd_fail(err, APD_NOMEM, "labels of %zu lanes", lanes);
     step->shuffled_label = step->aux_label + lanes * aux;
     step->attack_label = step->shuffled_label + lanes * aux;
-    for (int k = 0; k < step->noise_passes; k++)
-        APD_TRY(device_bytes(step, apd_net_sums(step->net, step->slice_lanes) * sizeof(double),
-                             &step->noise_sums[k], err));
     return APD_OK;
 }
 
@@ -158,29 +156,22 @@ static enum apd_code make_mixing(struct apd_step *step, struct apd_err *err)
     return device_bytes(step, (noise > clean ? noise : clean) * image, &step->mixed, err);
 }
 
-static enum apd_code make_gradients(struct apd_step *step, struct apd_err *err)
+static enum apd_code make_tally(struct apd_step *step, struct apd_err *err)
 {
-    size_t bytes = step->params->count * step->be->elem_bytes;
+    struct apd_tally_setup setup = {.net = step->net,
+                                    .params = step->params,
+                                    .comm = step->comm,
+                                    .lanes = step->lane_count,
+                                    .branches = step->aux > 0 ? 2 : 1,
+                                    .noise_passes = step->noise_passes,
+                                    .bn_lanes = step->lane_count};
 
-    step->gradient = calloc((size_t)step->slices, sizeof *step->gradient);
-    if (step->gradient == NULL)
-        return apd_fail(err, APD_NOMEM, "gradients of %d slices", step->slices);
-    APD_TRY(device_bytes(step, (size_t)step->slices * bytes, &step->gradient_block, err));
-    for (int i = 0; i < step->slices; i++)
-        step->gradient[i] = (char *)step->gradient_block + (size_t)i * bytes;
-    return APD_OK;
-}
-
-static enum apd_code make_pool(struct apd_step *step, struct apd_err *err)
-{
-    if (!apd_step_is_full(step))
-        return APD_OK;
-    step->pool = (struct apd_bn_pool){pool_main, step, (double)step->lanes * step->clean};
-    step->pool_host = malloc((size_t)step->slice_lanes * 2 * apd_net_channels(step->net) *
-                             sizeof *step->pool_host);
-    if (step->pool_host == NULL)
-        return apd_fail(err, APD_NOMEM, "sums of %d lanes", step->slice_lanes);
-    return APD_OK;
+    if (step->config.attack.bn_mode == APD_BN_MODE_TRAIN)
+        setup.noise_records = step->noise_passes;
+    /* Lane 0 alone moves the running statistics, as rank 0 does in the authors' code. */
+    if (step->config.bn.sync == APD_BN_SYNC_NONE)
+        setup.bn_lanes = step->lane_first == 0 ? 1 : 0;
+    return apd_tally_create(&setup, &step->tally, err);
 }
 
 static enum apd_code make_shuffle(struct apd_step *step, struct apd_err *err)
@@ -201,7 +192,8 @@ static enum apd_code make_shuffle(struct apd_step *step, struct apd_err *err)
         first[w] = (int)lane * step->aux;
     }
     first[workers] = step->lanes * step->aux;
-    rc = apd_shuffle_create(step->be, step->comm, first, step->pixels, &step->shuffle, err);
+    rc = apd_shuffle_create(step->be, step->comm, step->host_comm, first, step->pixels,
+                            &step->shuffle, err);
     free(first);
     return rc;
 }
@@ -234,6 +226,7 @@ enum apd_code apd_step_create(const struct apd_step_setup *setup, struct apd_ste
     step->params = setup->params;
     step->be = setup->params->be;
     step->comm = setup->comm;
+    step->host_comm = setup->host_comm;
     step->on_phase = setup->on_phase;
     step->ctx = setup->ctx;
     step->samples = setup->samples;
@@ -246,10 +239,9 @@ enum apd_code apd_step_create(const struct apd_step_setup *setup, struct apd_ste
     step->aux = (int)aux;
     step->aux_row = setup->config->train.mode == APD_MODE_ADVPROP ? 0 : step->clean;
     step->noise_passes = aux > 0 ? (int)setup->config->attack.steps : 0;
-    if (setup->config->attack.bn_mode == APD_BN_MODE_TRAIN)
-        step->noise_records = step->noise_passes;
     step->slice_lanes = apd_step_is_full(step) ? step->lane_count : 1;
     step->slices = step->lane_count / step->slice_lanes;
+    step->pool = (struct apd_bn_pool){pool_main, step, (double)step->lanes * step->clean};
     /* Pixels live in [-1, 1]: 1/255 of the 0..255 range is 2/255 here. */
     step->eps = setup->config->attack.eps * 2 / 255;
     step->attack_step = setup->config->attack.step * 2 / 255;
@@ -260,13 +252,11 @@ enum apd_code apd_step_create(const struct apd_step_setup *setup, struct apd_ste
 
     APD_GO(make_segments(step, err));
     APD_GO(make_network(step, setup->eval_images, err));
-    APD_GO(apd_tally_create(step->net, step->params, step->comm, step->lane_count,
-                            step->noise_records, &step->tally, err));
-    APD_GO(make_gradients(step, err));
+    APD_GO(make_tally(step, err));
+    APD_GO(apd_gradients_create(step->params, step->comm, step->slices, &step->gradients, err));
     APD_GO(make_buffers(step, err));
     APD_GO(make_targets(step, err));
     APD_GO(make_mixing(step, err));
-    APD_GO(make_pool(step, err));
     APD_GO(make_shuffle(step, err));
     *out = step;
     step = NULL;

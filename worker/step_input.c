@@ -127,7 +127,7 @@ enum apd_code apd_step_pack_aux(struct apd_step *step, const struct apd_step_dat
                                   .range = step->eps};
 
         APD_TRY(step->be->ops->input_pack(step->be, step->aux, step->pixels,
-                                          data->pixels + row * step->pixels, noisy ? &noise : NULL,
+                                          step->staged + row * step->pixels, noisy ? &noise : NULL,
                                           (char *)step->x_aux + place * bytes,
                                           (char *)step->x_attack + place * bytes, err));
         memcpy(step->aux_label + place, data->labels + row, (size_t)step->aux * sizeof(int32_t));
@@ -180,7 +180,7 @@ static enum apd_code fill_clean(struct apd_step *step, int lane, const struct ap
     memcpy(at.label, data->labels + row, (size_t)step->clean * sizeof *at.label);
     set_weights(at, step->clean, step->config.train.weight_clean);
     APD_TRY(step->be->ops->input_pack(step->be, step->clean, step->pixels,
-                                      data->pixels + row * step->pixels, NULL,
+                                      step->staged + row * step->pixels, NULL,
                                       mixed ? step->mixed : to, NULL, err));
     if (!mixed)
         return APD_OK;

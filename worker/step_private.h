@@ -3,6 +3,7 @@
 #ifndef APD_WORKER_STEP_PRIVATE_H
 #define APD_WORKER_STEP_PRIVATE_H
 
+#include "worker/gradients.h"
 #include "worker/mix.h"
 #include "worker/shuffle.h"
 #include "worker/step.h"
@@ -17,8 +18,9 @@ struct apd_step {
     struct apd_config config;
     struct apd_backend *be;
     struct apd_params *params;
-    struct apd_comm *comm;
+    struct apd_comm *comm, *host_comm;
     struct apd_net *net;
+    struct apd_gradients *gradients;
     struct apd_tally *tally;
     struct apd_shuffle *shuffle;
     void (*on_phase)(void *ctx, Advprop__V1__Phase phase);
@@ -27,18 +29,13 @@ struct apd_step {
     int lanes, lane_first, lane_count; /* V, and this worker's */
     int clean, aux;                    /* images of a lane's slice */
     int slices, slice_lanes;
-    int noise_passes;  /* K, 0 in vanilla mode */
-    int noise_records; /* noise passes that move the running statistics: K or 0 */
-    int aux_row;       /* a lane's first auxiliary image; in mode advprop they are its clean ones */
-    size_t pixels;     /* of one image */
+    int noise_passes; /* K, 0 in vanilla mode */
+    int aux_row;      /* a lane's first auxiliary image; in mode advprop they are its clean ones */
+    size_t pixels;    /* of one image */
     double eps, attack_step; /* attack_step < 0: down the loss */
     uint64_t number;         /* of the step in flight */
 
     struct apd_segment *noise_segments, *train_segments;
-    double **noise_sums; /* [K] device, of the slice in flight */
-    double *train_sums;
-    void **gradient; /* [slices] flat arrays */
-    void *gradient_block;
     void *x_aux, *x_attack, *d_attack, *x_shuffled; /* aux images of all lanes; d: of a slice */
     void *batch;                                    /* P2 input of a slice */
     int32_t *aux_label, *shuffled_label;            /* host, aux images of all lanes */
@@ -51,7 +48,7 @@ struct apd_step {
     void *mixed, *d_mixed;      /* images of a slice */
     int32_t *partner, *inverse; /* host, of a lane */
     struct apd_bn_pool pool;
-    double *pool_host;
+    const uint8_t *staged; /* device, the step's pixels */
 };
 
 static inline int apd_step_is_full(const struct apd_step *step)

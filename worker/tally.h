@@ -2,6 +2,9 @@
  * BN sums, receipts, flags - in one vector of doubles, summed in tree order by one all-reduce (the
  * commit). When it has been summed the step has happened; nothing of the step counts before.
  *
+ * It is on the device: passes write their losses and BN sums straight into it, a lane a row, and
+ * the host waits once a step, for the totals.
+ *
  * BN sums are (sum x, sum x^2) of each lane in double, so pooled statistics are those of all lanes'
  * images together. Receipts are 64-bit and travel as two exact 32-bit halves. */
 #ifndef APD_WORKER_TALLY_H
@@ -34,23 +37,26 @@ struct apd_step_receipt {
 
 struct apd_tally;
 
-/* lanes: of this worker. noise_passes: those that move running statistics. */
-APD_MUST_USE enum apd_code apd_tally_create(struct apd_net *net, struct apd_params *params,
-                                            struct apd_comm *comm, int lanes, int noise_passes,
+struct apd_tally_setup {
+    struct apd_net *net;       /* not owned */
+    struct apd_params *params; /* not owned */
+    struct apd_comm *comm;     /* not owned; works on the backend's memory */
+    int lanes;                 /* of this worker */
+    int branches;              /* of a lane in the train pass: clean, or clean and adv */
+    int noise_passes;
+    int noise_records; /* noise passes that move running statistics: all or none */
+    int bn_lanes;      /* lanes of this worker, from its first on, whose BN sums count */
+};
+
+APD_MUST_USE enum apd_code apd_tally_create(const struct apd_tally_setup *setup,
                                             struct apd_tally **out, struct apd_err *err);
 void apd_tally_destroy(struct apd_tally **tally);
 
-/* Forgets the step before. */
-void apd_tally_reset(struct apd_tally *tally);
-
-void apd_tally_loss(struct apd_tally *tally, int lane, enum apd_branch branch,
-                    const struct apd_loss *loss);
-
-/* BN record 0 .. K - 1: noise passes, K: main, K + 1: adv. `sums` is apd_pass.sums (device) of a
- * pass with `segments` segments; segment's part goes to this worker's `lane`. */
-APD_MUST_USE enum apd_code apd_tally_bn(struct apd_tally *tally, int lane, int record,
-                                        const double *sums, int segment, int segments,
-                                        struct apd_err *err);
+/* Where noise pass k of the lanes from `lane` on, a segment each, leaves losses and BN sums; and
+ * where their train pass does, a segment for each branch of each lane. Sets loss, sums and
+ * sums_stride of the pass. */
+void apd_tally_noise_pass(struct apd_tally *tally, int lane, int k, struct apd_pass *pass);
+void apd_tally_train_pass(struct apd_tally *tally, int lane, struct apd_pass *pass);
 
 /* All rows of this worker; first_epoch: of the whole batch. */
 void apd_tally_receipts(struct apd_tally *tally, const struct apd_step_data *data,
@@ -58,10 +64,13 @@ void apd_tally_receipts(struct apd_tally *tally, const struct apd_step_data *dat
 
 void apd_tally_flags(struct apd_tally *tally, unsigned flags);
 
-/* Collective: the commit. */
-APD_MUST_USE enum apd_code apd_tally_sum(struct apd_tally *tally, struct apd_err *err);
+/* Collective: the commit. gradient[n]: the summed gradient; whether it is finite is told with the
+ * rest. Waits for the device. */
+APD_MUST_USE enum apd_code apd_tally_sum(struct apd_tally *tally, const void *gradient, size_t n,
+                                         struct apd_err *err);
 
 /* After the sum: totals over all lanes of all workers. */
+int apd_tally_is_finite(const struct apd_tally *tally);
 void apd_tally_get_loss(const struct apd_tally *tally, enum apd_branch branch,
                         struct apd_loss *out);
 unsigned apd_tally_get_flags(const struct apd_tally *tally);

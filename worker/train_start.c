@@ -116,6 +116,7 @@ static enum apd_code make_step(struct run *run, struct apd_err *err)
     struct apd_step_setup setup = {.config = run->config,
                                    .params = run->job->params,
                                    .comm = run->job->comm,
+                                   .host_comm = run->job->comm,
                                    .lanes = (int)run->plan_desc.lanes,
                                    .lane_first = (int)run->lane_first,
                                    .lane_count = (int)run->lane_count,

@@ -82,15 +82,20 @@ static size_t row(size_t channels, int segment, int which)
     return ((size_t)segment * 2 + (size_t)which) * channels;
 }
 
-/* out[segment][2][channels] = partials [task][2][block] added up in the order of the tasks. */
-static void add_partials(const struct layout *l, const double *partials, int segments, double *out)
+/* out[segment * stride][2][channels] = partials [task][2][block] added up in the order of the
+ * tasks.
+ */
+static void add_partials(const struct layout *l, const double *partials, int segments, double *out,
+                         size_t stride)
 {
-    memset(out, 0, (size_t)segments * 2 * l->channels * sizeof *out);
+    for (int s = 0; s < segments; s++)
+        memset(out + (size_t)s * stride, 0, 2 * l->channels * sizeof *out);
     for (size_t n = 0; n < l->tasks; n++) {
         struct task t = task_of(l, n);
 
         for (int which = 0; which < 2; which++) {
-            double *sum = out + row(l->channels, t.piece->segment, which) + t.channel;
+            double *sum =
+                out + (size_t)t.piece->segment * stride + (size_t)which * l->channels + t.channel;
 
             for (size_t k = 0; k < l->block; k++)
                 sum[k] += *partials++;
@@ -100,7 +105,7 @@ static void add_partials(const struct layout *l, const double *partials, int seg
 
 static enum apd_code cpu_bn_sums(struct apd_backend *be, struct apd_shape shape,
                                  const struct apd_segment *seg, int segments, const void *x,
-                                 double *sums, struct apd_err *err)
+                                 double *sums, size_t stride, struct apd_err *err)
 {
     struct cpu_backend *cpu = cpu_of(be);
     const float *src = x;
@@ -117,12 +122,12 @@ static enum apd_code cpu_bn_sums(struct apd_backend *be, struct apd_shape shape,
 
         cpu->simd->bn_sums(src + t.at, l.image, t.piece->images, l.pixels, out, out + l.block);
     }
-    add_partials(&l, partials, segments, sums);
+    add_partials(&l, partials, segments, sums, stride);
     return APD_OK;
 }
 
 static enum apd_code cpu_bn_moments(struct apd_backend *be, int c, int segments, const double *sums,
-                                    const double *count, double eps, void *moments,
+                                    size_t stride, const double *count, double eps, void *moments,
                                     struct apd_err *err)
 {
     size_t channels = be->ops->channel_elems(be, c);
@@ -130,7 +135,7 @@ static enum apd_code cpu_bn_moments(struct apd_backend *be, int c, int segments,
 
     (void)err;
     for (int s = 0; s < segments; s++) {
-        const double *sum = sums + row(channels, s, 0), *squares = sums + row(channels, s, 1);
+        const double *sum = sums + (size_t)s * stride, *squares = sum + channels;
         float *mean = out + row(channels, s, 0), *rstd = out + row(channels, s, 1);
 
         for (size_t k = 0; k < channels; k++) {
@@ -229,7 +234,7 @@ static enum apd_code cpu_bn_backward_sums(struct apd_backend *be, struct apd_sha
         for (size_t k = 0; k < l.block; k++)
             sum_xhat[k] *= rstd[k];
     }
-    add_partials(&l, partials, segments, d_sums);
+    add_partials(&l, partials, segments, d_sums, 2 * l.channels);
     return APD_OK;
 }
 

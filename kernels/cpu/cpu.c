@@ -150,7 +150,7 @@ enum apd_code apd_backend_cpu(const struct apd_cpu_options *options, struct apd_
     fill_table(&cpu->ops);
     cpu->base.ops = &cpu->ops;
     cpu->base.name = "cpu";
-    cpu->base.elem_bytes = sizeof(float);
+    cpu->base.elem_bytes = cpu->base.act_bytes = sizeof(float);
     (void)snprintf(cpu->base.layout, sizeof cpu->base.layout, "nChw%dc oneDNN %d.%d.%d",
                    isa->simd->block, version->major, version->minor, version->patch);
     cpu->simd = isa->simd;

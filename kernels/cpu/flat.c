@@ -20,6 +20,16 @@ static enum apd_code cpu_add(struct apd_backend *be, size_t n, const void *src, 
     return APD_OK;
 }
 
+static enum apd_code cpu_add_doubles(struct apd_backend *be, size_t n, const double *src,
+                                     double *dst, struct apd_err *err)
+{
+    (void)be;
+    (void)err;
+    for (size_t k = 0; k < n; k++)
+        dst[k] += src[k];
+    return APD_OK;
+}
+
 static enum apd_code cpu_sgd(struct apd_backend *be, size_t n, const struct apd_sgd *sgd,
                              const void *d_w, void *w, void *m, struct apd_err *err)
 {
@@ -47,23 +57,25 @@ static enum apd_code cpu_average(struct apd_backend *be, size_t n, double decay,
     return APD_OK;
 }
 
-static enum apd_code cpu_nonfinite(struct apd_backend *be, size_t n, const void *x, int *out_bad,
+static enum apd_code cpu_nonfinite(struct apd_backend *be, size_t n, const void *x, double *bad,
                                    struct apd_err *err)
 {
     struct cpu_backend *cpu = cpu_of(be);
-    int bad = 0;
+    int found = 0;
 
     (void)err;
-#pragma omp parallel for schedule(static) num_threads(cpu_threads_for(cpu, n)) reduction(| : bad)
+#pragma omp parallel for schedule(static) num_threads(cpu_threads_for(cpu, n)) reduction(| : found)
     for (size_t k = 0; k < n; k += STRIP)
-        bad |= cpu->simd->nonfinite(strip(n, k), (const float *)x + k);
-    *out_bad = bad;
+        found |= cpu->simd->nonfinite(strip(n, k), (const float *)x + k);
+    *bad = found;
     return APD_OK;
 }
 
 void cpu_flat_ops(struct apd_backend_ops *ops)
 {
     ops->add = cpu_add;
+    ops->add_doubles = cpu_add_doubles;
+    ops->add_activations = cpu_add;
     ops->sgd = cpu_sgd;
     ops->average = cpu_average;
     ops->nonfinite = cpu_nonfinite;

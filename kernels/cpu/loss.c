@@ -100,8 +100,8 @@ static struct row_result one_row(const struct apd_targets *targets, int classes,
 
 static enum apd_code cpu_softmax_ce(struct apd_backend *be, int n, int classes, const void *logits,
                                     const struct apd_targets *targets,
-                                    const struct apd_segment *seg, int segments,
-                                    struct apd_loss *loss, void *d_logits, struct apd_err *err)
+                                    const struct apd_segment *seg, int segments, double *loss,
+                                    void *d_logits, struct apd_err *err)
 {
     struct cpu_backend *cpu = cpu_of(be);
     size_t width = (size_t)classes;
@@ -115,13 +115,15 @@ static enum apd_code cpu_softmax_ce(struct apd_backend *be, int n, int classes, 
         rows[i] = one_row(targets, classes, i, (const float *)logits + (size_t)i * width,
                           d_logits != NULL ? (float *)d_logits + (size_t)i * width : NULL);
     for (int s = 0; s < segments; s++) {
-        loss[s] = (struct apd_loss){0};
+        struct apd_loss sum = {0};
+
         for (int i = seg[s].first; i < seg[s].first + seg[s].count; i++) {
-            loss[s].ce_sum += rows[i].ce;
-            loss[s].images += rows[i].counted;
-            loss[s].top1 += rows[i].counted && rows[i].rank < 1;
-            loss[s].top5 += rows[i].counted && rows[i].rank < 5;
+            sum.ce_sum += rows[i].ce;
+            sum.images += rows[i].counted;
+            sum.top1 += rows[i].counted && rows[i].rank < 1;
+            sum.top5 += rows[i].counted && rows[i].rank < 5;
         }
+        apd_loss_put(&sum, loss + s * APD_LOSS_DOUBLES);
     }
     return APD_OK;
 }

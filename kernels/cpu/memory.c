@@ -44,6 +44,15 @@ static enum apd_code cpu_copy(struct apd_backend *be, void *dst, const void *src
     return APD_OK;
 }
 
+/* The host's memory is the device's. */
+static enum apd_code cpu_stage(struct apd_backend *be, const void *host, size_t bytes,
+                               const void **out_device, struct apd_err *err)
+{
+    (void)be, (void)bytes, (void)err;
+    *out_device = host;
+    return APD_OK;
+}
+
 static enum apd_code cpu_zero(struct apd_backend *be, void *device, size_t bytes,
                               struct apd_err *err)
 {
@@ -125,6 +134,7 @@ void cpu_memory_ops(struct apd_backend_ops *ops)
     ops->download_floats = cpu_download_floats;
     ops->zero = cpu_zero;
     ops->copy = cpu_copy;
+    ops->stage = cpu_stage;
     ops->image_elems = cpu_image_elems;
     ops->channel_elems = cpu_channel_elems;
     ops->activation_import = cpu_activation_import;

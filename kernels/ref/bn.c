@@ -26,7 +26,7 @@ static size_t row(int c, int s, int which)
 
 static enum apd_code ref_bn_sums(struct apd_backend *be, struct apd_shape shape,
                                  const struct apd_segment *seg, int segments, const void *x,
-                                 double *sums, struct apd_err *err)
+                                 double *sums, size_t stride, struct apd_err *err)
 {
     const real *src = x;
 
@@ -44,14 +44,14 @@ static enum apd_code ref_bn_sums(struct apd_backend *be, struct apd_shape shape,
                     sum += v;
                     squares += v * v;
                 }
-            sums[row(shape.c, s, 0) + (size_t)c] = sum;
-            sums[row(shape.c, s, 1) + (size_t)c] = squares;
+            sums[(size_t)s * stride + (size_t)c] = sum;
+            sums[(size_t)s * stride + (size_t)shape.c + (size_t)c] = squares;
         }
     return APD_OK;
 }
 
 static enum apd_code ref_bn_moments(struct apd_backend *be, int c, int segments, const double *sums,
-                                    const double *count, double eps, void *moments,
+                                    size_t stride, const double *count, double eps, void *moments,
                                     struct apd_err *err)
 {
     real *out = moments;
@@ -61,14 +61,15 @@ static enum apd_code ref_bn_moments(struct apd_backend *be, int c, int segments,
     for (int s = 0; s < segments; s++)
         for (int k = 0; k < c; k++) {
             size_t first = row(c, s, 0) + (size_t)k, second = row(c, s, 1) + (size_t)k;
+            const double *sum = sums + (size_t)s * stride + k;
             double mean, variance;
 
             if (count[s] <= 0) {
                 out[first] = out[second] = 0;
                 continue;
             }
-            mean = sums[first] / count[s];
-            variance = fmax(sums[second] / count[s] - mean * mean, 0);
+            mean = sum[0] / count[s];
+            variance = fmax(sum[c] / count[s] - mean * mean, 0);
             out[first] = (real)mean;
             out[second] = (real)(1 / sqrt(variance + eps));
         }

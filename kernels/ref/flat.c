@@ -15,6 +15,16 @@ static enum apd_code ref_add(struct apd_backend *be, size_t n, const void *src, 
     return APD_OK;
 }
 
+static enum apd_code ref_add_doubles(struct apd_backend *be, size_t n, const double *src,
+                                     double *dst, struct apd_err *err)
+{
+    (void)be;
+    (void)err;
+    for (size_t i = 0; i < n; i++)
+        dst[i] += src[i];
+    return APD_OK;
+}
+
 static enum apd_code ref_sgd(struct apd_backend *be, size_t n, const struct apd_sgd *sgd,
                              const void *d_w, void *w, void *m, struct apd_err *err)
 {
@@ -46,23 +56,25 @@ static enum apd_code ref_average(struct apd_backend *be, size_t n, double decay,
     return APD_OK;
 }
 
-static enum apd_code ref_nonfinite(struct apd_backend *be, size_t n, const void *x, int *out_bad,
+static enum apd_code ref_nonfinite(struct apd_backend *be, size_t n, const void *x, double *bad,
                                    struct apd_err *err)
 {
     const real *src = x;
-    int bad = 0;
+    int found = 0;
 
     (void)be;
     (void)err;
     for (size_t i = 0; i < n; i++)
-        bad |= !isfinite(src[i]);
-    *out_bad = bad;
+        found |= !isfinite(src[i]);
+    *bad = found;
     return APD_OK;
 }
 
 void REF(flat_ops)(struct apd_backend_ops *ops)
 {
     ops->add = ref_add;
+    ops->add_doubles = ref_add_doubles;
+    ops->add_activations = ref_add;
     ops->sgd = ref_sgd;
     ops->average = ref_average;
     ops->nonfinite = ref_nonfinite;

@@ -77,20 +77,22 @@ static void one_image(int classes, const real *z, const struct apd_targets *t, i
 
 static enum apd_code ref_softmax_ce(struct apd_backend *be, int n, int classes, const void *logits,
                                     const struct apd_targets *targets,
-                                    const struct apd_segment *seg, int segments,
-                                    struct apd_loss *loss, void *d_logits, struct apd_err *err)
+                                    const struct apd_segment *seg, int segments, double *loss,
+                                    void *d_logits, struct apd_err *err)
 {
     (void)be;
     (void)err;
     assert(classes >= 2 && apd_segments_ok(seg, segments, n));
     for (int s = 0; s < segments; s++) {
-        loss[s] = (struct apd_loss){0};
+        struct apd_loss sum = {0};
+
         for (int i = seg[s].first; i < seg[s].first + seg[s].count; i++) {
             size_t at = (size_t)i * (size_t)classes;
 
-            one_image(classes, (const real *)logits + at, targets, i, &loss[s],
+            one_image(classes, (const real *)logits + at, targets, i, &sum,
                       d_logits != NULL ? (real *)d_logits + at : NULL);
         }
+        apd_loss_put(&sum, loss + s * APD_LOSS_DOUBLES);
     }
     return APD_OK;
 }

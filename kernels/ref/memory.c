@@ -35,6 +35,15 @@ static enum apd_code ref_copy(struct apd_backend *be, void *dst, const void *src
     return APD_OK;
 }
 
+/* The host's memory is the device's. */
+static enum apd_code ref_stage(struct apd_backend *be, const void *host, size_t bytes,
+                               const void **out_device, struct apd_err *err)
+{
+    (void)be, (void)bytes, (void)err;
+    *out_device = host;
+    return APD_OK;
+}
+
 static enum apd_code ref_zero(struct apd_backend *be, void *device, size_t bytes,
                               struct apd_err *err)
 {
@@ -102,6 +111,7 @@ void REF(memory_ops)(struct apd_backend_ops *ops)
     ops->download_floats = ref_download_floats;
     ops->zero = ref_zero;
     ops->copy = ref_copy;
+    ops->stage = ref_stage;
     ops->image_elems = ref_image_elems;
     ops->channel_elems = ref_channel_elems;
     ops->activation_import = ref_activation_import;

@@ -30,7 +30,7 @@ enum apd_code REF_CREATE(struct apd_backend **out, struct apd_err *err)
     REF(flat_ops)(&ref->ops);
     ref->base.ops = &ref->ops;
     ref->base.name = REF_NAME;
-    ref->base.elem_bytes = sizeof(real);
+    ref->base.elem_bytes = ref->base.act_bytes = sizeof(real);
     (void)snprintf(ref->base.layout, sizeof ref->base.layout, "nchw");
     *out = &ref->base;
     return APD_OK;

@@ -112,12 +112,14 @@ static double bench_conv(const struct apd_conv_shape *s)
 
 static void bn_sums(void)
 {
-    MUST(be->ops->bn_sums(be, shape, seg, 2, a, sums, &err));
+    MUST(be->ops->bn_sums(be, shape, seg, 2, a, sums, 2 * be->ops->channel_elems(be, shape.c),
+                          &err));
 }
 
 static void bn_moments(void)
 {
-    MUST(be->ops->bn_moments(be, shape.c, 2, sums, count, 1e-5, moments, &err));
+    MUST(be->ops->bn_moments(be, shape.c, 2, sums, 2 * be->ops->channel_elems(be, shape.c), count,
+                             1e-5, moments, &err));
 }
 
 static void bn_forward(void)
@@ -215,7 +217,7 @@ static void avgpool_forward(void)
 static void softmax_ce(void)
 {
     struct apd_targets targets = {.label = sums, .weight = gamma_beta};
-    struct apd_loss loss[2];
+    double loss[2 * APD_LOSS_DOUBLES];
 
     MUST(be->ops->softmax_ce(be, batch, 10, a, &targets, seg, 2, loss, b, &err));
 }

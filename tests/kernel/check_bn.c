@@ -42,10 +42,11 @@ static int check_moments(struct layer *l, struct both x)
 {
     int bad;
 
-    ON_BOTH(ops->bn_sums(be, l->shape, l->s->seg, l->s->count, x.at[b], l->sums.at[b], &err));
+    ON_BOTH(ops->bn_sums(be, l->shape, l->s->seg, l->s->count, x.at[b], l->sums.at[b],
+                         2 * channels(b, l->shape.c), &err));
     bad = compare_sums("bn_sums", l->shape.c, l->s->count, l->sums, TOLERANCE);
-    ON_BOTH(ops->bn_moments(be, l->shape.c, l->s->count, l->sums.at[b], l->count, EPS,
-                            l->moments.at[b], &err));
+    ON_BOTH(ops->bn_moments(be, l->shape.c, l->s->count, l->sums.at[b], 2 * channels(b, l->shape.c),
+                            l->count, EPS, l->moments.at[b], &err));
     return bad + compare_moments("bn_moments", l->shape.c, l->s->count, l->moments, TOLERANCE);
 }
 

@@ -173,7 +173,7 @@ static double worst_variance_error(struct apd_shape shape, int n, const float *v
     const double *found = sums.at[TESTED];
 
     OK(backend[TESTED]->ops->bn_sums(backend[TESTED], shape, &seg, 1, x.at[TESTED], sums.at[TESTED],
-                                     &err));
+                                     2 * stride, &err));
     for (int c = 0; c < shape.c; c++) {
         double mean = 0, variance = 0, m = found[c] / count, error;
 
@@ -246,7 +246,8 @@ static void the_same_call_twice_gives_the_same_bits(void **state)
         OK(be->ops->conv_backward_data(be, conv, n, d_dst.at[TESTED], w.at[TESTED],
                                        d_src[run].at[TESTED], &err));
         OK(be->ops->conv_backward_weights(be, conv, n, src.at[TESTED], d_dst.at[TESTED], dw, &err));
-        OK(be->ops->bn_sums(be, out, seg, 2, dst[run].at[TESTED], sums[run].at[TESTED], &err));
+        OK(be->ops->bn_sums(be, out, seg, 2, dst[run].at[TESTED], sums[run].at[TESTED],
+                            2 * channels(TESTED, out.c), &err));
     }
     expect_same("conv_forward", dst[0].at[TESTED], dst[1].at[TESTED],
                 n * be->ops->image_elems(be, out) * sizeof(float));

@@ -140,10 +140,11 @@ struct bn_case {
 
 static void bn_moments_of(struct bn_case *c)
 {
-    OK(be->ops->bn_sums(be, c->shape, c->seg, c->segments, c->x, c->sums, &err));
+    OK(be->ops->bn_sums(be, c->shape, c->seg, c->segments, c->x, c->sums, 2 * (size_t)c->shape.c,
+                        &err));
     if (c->batch_stats)
-        OK(be->ops->bn_moments(be, c->shape.c, c->segments, c->sums, c->count, 1e-5, c->moments,
-                               &err));
+        OK(be->ops->bn_moments(be, c->shape.c, c->segments, c->sums, 2 * (size_t)c->shape.c,
+                               c->count, 1e-5, c->moments, &err));
     else
         for (int s = 0; s < c->segments; s++)
             OK(be->ops->bn_moments_running(be, c->shape.c, c->mean, c->variance, 1e-5,
@@ -306,7 +307,7 @@ static double head_loss(void *arg)
     OK(be->ops->linear_forward(be, ROWS, INPUTS, CLASSES, c->x, c->w, c->b, c->z, &err));
     for (int i = 0; i < ROWS; i++) {
         struct apd_targets t = c->targets;
-        struct apd_loss loss;
+        double loss[APD_LOSS_DOUBLES];
 
         t.label += i;
         t.weight = c->weight + i;
@@ -314,8 +315,8 @@ static double head_loss(void *arg)
             t.label2 += i;
             t.keep = c->keep + i;
         }
-        OK(be->ops->softmax_ce(be, 1, CLASSES, c->z + i * CLASSES, &t, &one, 1, &loss, NULL, &err));
-        sum += c->weight[i] * loss.ce_sum;
+        OK(be->ops->softmax_ce(be, 1, CLASSES, c->z + i * CLASSES, &t, &one, 1, loss, NULL, &err));
+        sum += c->weight[i] * loss[0];
     }
     return sum;
 }
@@ -326,7 +327,7 @@ static void check_head_case(int mixed, double smoothing)
     struct head_case c = {0};
     double d_x[ROWS * INPUTS], d_w[CLASSES * INPUTS] = {0}, d_b[CLASSES] = {0};
     double d_z[ROWS * CLASSES];
-    struct apd_loss loss;
+    double loss[APD_LOSS_DOUBLES];
 
     randomise(c.x, ROWS * INPUTS);
     randomise(c.w, CLASSES * INPUTS);
@@ -340,7 +341,7 @@ static void check_head_case(int mixed, double smoothing)
     c.targets = (struct apd_targets){c.label, mixed ? c.label2 : NULL, mixed ? c.keep : NULL,
                                      c.weight, smoothing};
     OK(be->ops->linear_forward(be, ROWS, INPUTS, CLASSES, c.x, c.w, c.b, c.z, &err));
-    OK(be->ops->softmax_ce(be, ROWS, CLASSES, c.z, &c.targets, &all, 1, &loss, d_z, &err));
+    OK(be->ops->softmax_ce(be, ROWS, CLASSES, c.z, &c.targets, &all, 1, loss, d_z, &err));
     OK(be->ops->linear_backward_data(be, ROWS, INPUTS, CLASSES, d_z, c.w, d_x, &err));
     OK(be->ops->linear_backward_weights(be, ROWS, INPUTS, CLASSES, c.x, d_z, d_w, d_b, &err));
     check_gradient("classifier d_x", head_loss, &c, c.x, d_x, ROWS * INPUTS);

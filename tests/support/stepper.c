@@ -86,7 +86,7 @@ void stepper_init(struct stepper *stepper, struct apd_backend *be, const struct 
     assert_int_equal(apd_params_start_ema(stepper->params, &err), APD_OK);
     assert_int_equal(apd_comm_self(&stepper->comm, &err), APD_OK);
     setup.params = stepper->params;
-    setup.comm = stepper->comm;
+    setup.comm = setup.host_comm = stepper->comm;
     if (apd_step_create(&setup, &stepper->step, &err) != APD_OK)
         fail_msg("%s", err.msg);
 

@@ -107,18 +107,19 @@ static const struct apd_backend_ops *right_ops;
 
 static enum apd_code sums_over_both_branches(struct apd_backend *be, struct apd_shape shape,
                                              const struct apd_segment *seg, int segments,
-                                             const void *x, double *sums, struct apd_err *err)
+                                             const void *x, double *sums, size_t stride,
+                                             struct apd_err *err)
 {
     struct apd_segment merged[2];
 
     if (segments != 2)
-        return right_ops->bn_sums(be, shape, seg, segments, x, sums, err);
+        return right_ops->bn_sums(be, shape, seg, segments, x, sums, stride, err);
     /* The main segment takes in the first attacked image. */
     memcpy(merged, seg, sizeof merged);
     merged[0].count++;
     merged[1].first++;
     merged[1].count--;
-    return right_ops->bn_sums(be, shape, merged, 2, x, sums, err);
+    return right_ops->bn_sums(be, shape, merged, 2, x, sums, stride, err);
 }
 
 static enum apd_code

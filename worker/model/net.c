@@ -45,10 +45,14 @@ static void *place(struct planner *planner, size_t bytes)
     return planner->base == NULL ? NULL : planner->base + at;
 }
 
+static size_t tensor_elems(const struct apd_net *net, struct apd_shape shape)
+{
+    return net->be->ops->image_elems(net->be, shape) * (size_t)net->max_images;
+}
+
 static size_t tensor_bytes(const struct apd_net *net, struct apd_shape shape)
 {
-    return net->be->ops->image_elems(net->be, shape) * (size_t)net->max_images *
-           net->be->elem_bytes;
+    return tensor_elems(net, shape) * net->be->act_bytes;
 }
 
 static void place_all(struct apd_net *net, struct planner *planner)
@@ -69,7 +73,7 @@ static void place_all(struct apd_net *net, struct planner *planner)
     }
     if (arch->maxpool) {
         net->pooled = place(planner, tensor_bytes(net, arch->stem_out));
-        net->which = place(planner, tensor_bytes(net, arch->stem_out) / elem);
+        net->which = place(planner, tensor_elems(net, arch->stem_out));
     }
     net->features = place(planner, n * (size_t)arch->features.c * elem);
     net->d_features = place(planner, n * (size_t)arch->features.c * elem);
@@ -136,14 +140,9 @@ void apd_net_set_bn_eps(struct apd_net *net, double eps)
     net->bn_eps = eps;
 }
 
-size_t apd_net_channels(const struct apd_net *net)
+size_t apd_net_sums(const struct apd_net *net)
 {
-    return net->channels;
-}
-
-size_t apd_net_sums(const struct apd_net *net, int segments)
-{
-    return (size_t)segments * 2 * net->channels;
+    return 2 * net->channels;
 }
 
 const void *apd_net_logits(const struct apd_net *net)
@@ -192,18 +191,21 @@ static enum apd_code batch_moments(struct apd_net *net, const struct apd_pass *p
                                    const struct bn_view *view, struct apd_err *err)
 {
     const struct apd_backend_ops *ops = net->be->ops;
-    double *sums = pass->sums + net->sums_at[i] * 2 * (size_t)pass->segments;
+    double *sums = pass->sums + 2 * net->sums_at[i];
+    size_t stride = pass->sums_stride;
 
-    APD_TRY(ops->bn_sums(net->be, view->shape, pass->seg, pass->segments, net->x[i], sums, err));
+    APD_TRY(ops->bn_sums(net->be, view->shape, pass->seg, pass->segments, net->x[i], sums, stride,
+                         err));
     if (pass->pool != NULL) {
-        size_t bytes = (size_t)pass->segments * 2 * view->c * sizeof(double);
-
-        APD_TRY(ops->copy(net->be, net->pooled_sums, sums, bytes, err));
+        for (int s = 0; s < pass->segments; s++)
+            APD_TRY(ops->copy(net->be, net->pooled_sums + (size_t)s * 2 * view->c,
+                              sums + (size_t)s * stride, 2 * view->c * sizeof(double), err));
         sums = net->pooled_sums;
+        stride = 2 * view->c;
         APD_TRY(pass->pool->pool(pass->pool->ctx, pass->seg, pass->segments, view->c, sums, err));
     }
-    return ops->bn_moments(net->be, view->shape.c, pass->segments, sums, view->count, net->bn_eps,
-                           net->moments[i], err);
+    return ops->bn_moments(net->be, view->shape.c, pass->segments, sums, stride, view->count,
+                           net->bn_eps, net->moments[i], err);
 }
 
 static enum apd_code running_moments(struct apd_net *net, const struct apd_pass *pass, int i,
@@ -434,7 +436,7 @@ static enum apd_code backward_stem(struct apd_net *net, const struct apd_pass *p
         size_t n = ops->image_elems(net->be, arch->stem_out) * (size_t)pass->n;
         void *d_y = take_buffer(flow);
 
-        APD_TRY(ops->add(net->be, n, flow->b, flow->a, err));
+        APD_TRY(ops->add_activations(net->be, n, flow->b, flow->a, err));
         APD_TRY(ops->maxpool_backward(net->be, arch->layer[0].out, pass->n, flow->a, net->which,
                                       d_y, err));
         flow->a = d_y;
@@ -463,14 +465,19 @@ static enum apd_code backward_classifier(struct apd_net *net, const struct apd_p
                                  err);
 }
 
+static enum apd_code tell_gradient(const struct apd_pass *pass, size_t from, struct apd_err *err)
+{
+    return pass->on_gradient == NULL ? APD_OK : pass->on_gradient(pass->ctx, from, err);
+}
+
 enum apd_code apd_net_backward(struct apd_net *net, const struct apd_pass *pass,
-                               struct apd_loss *out_loss, struct apd_err *err)
+                               struct apd_err *err)
 {
     int wanted = pass->d_weights != NULL || pass->d_images != NULL;
     struct flow flow = {0};
 
     APD_TRY(net->be->ops->softmax_ce(net->be, pass->n, net->arch->classes, net->logits,
-                                     pass->targets, pass->seg, pass->segments, out_loss,
+                                     pass->targets, pass->seg, pass->segments, pass->loss,
                                      wanted ? net->d_logits : NULL, err));
     if (!wanted)
         return APD_OK;
@@ -478,7 +485,11 @@ enum apd_code apd_net_backward(struct apd_net *net, const struct apd_pass *pass,
         give_buffer(&flow, net->gradient[i]);
     flow.a = take_buffer(&flow);
     APD_TRY(backward_classifier(net, pass, flow.a, err));
-    for (int b = net->arch->block_count - 1; b >= 0; b--)
+    APD_TRY(tell_gradient(pass, net->params->fc_weight, err));
+    for (int b = net->arch->block_count - 1; b >= 0; b--) {
         APD_TRY(backward_block(net, pass, b, &flow, err));
-    return backward_stem(net, pass, &flow, err);
+        APD_TRY(tell_gradient(pass, net->params->layer[net->arch->block[b].first].conv, err));
+    }
+    APD_TRY(backward_stem(net, pass, &flow, err));
+    return tell_gradient(pass, 0, err);
 }

@@ -27,14 +27,20 @@ struct apd_pass {
     int segments;
     const void *images; /* device, input image tensor */
     int batch_stats; /* normalise by the batch; else by running statistics of each segment's set */
-    /* batch_stats: device doubles, [layer][segments][2][C], apd_net_sums(net, segments) of them:
-     * each segment's own sum and sum of squares. */
+    /* batch_stats: device doubles; segment s's own sums and sums of squares, [layer][2][C], are the
+     * apd_net_sums(net) from s * sums_stride on. */
     double *sums;
+    size_t sums_stride;
     const struct apd_bn_pool *pool; /* NULL: every segment on its own */
     /* Backward only: */
     const struct apd_targets *targets;
+    double *loss;    /* device, [segments][APD_LOSS_DOUBLES] */
     void *d_weights; /* flat array like the weights, added to; NULL: not wanted */
     void *d_images;  /* like images, overwritten; NULL: not wanted */
+    /* Told when d_weights is complete from element `from` of the shared range on; `from` falls to
+     * 0. NULL: nobody. */
+    enum apd_code (*on_gradient)(void *ctx, size_t from, struct apd_err *err);
+    void *ctx;
 };
 
 struct apd_net;
@@ -51,11 +57,8 @@ APD_MUST_USE enum apd_code apd_net_prepare(struct apd_net *net, int n, struct ap
 /* BN constants; set once before the first pass. */
 void apd_net_set_bn_eps(struct apd_net *net, double eps);
 
-/* Doubles of a pass's sums. */
-size_t apd_net_sums(const struct apd_net *net, int segments);
-
-/* Channels over all BN layers, padded as in sums: a segment has 2 * this many doubles. */
-size_t apd_net_channels(const struct apd_net *net);
+/* Doubles of one segment's sums. */
+size_t apd_net_sums(const struct apd_net *net);
 
 /* Leaves the logits ([n][classes] plain device rows) in the arena until the next pass. */
 APD_MUST_USE enum apd_code apd_net_forward(struct apd_net *net, const struct apd_pass *pass,
@@ -65,7 +68,7 @@ const void *apd_net_logits(const struct apd_net *net);
 /* After forward of the same pass: losses per segment, and the gradients the pass asks for. With
  * neither asked for it only computes the losses. */
 APD_MUST_USE enum apd_code apd_net_backward(struct apd_net *net, const struct apd_pass *pass,
-                                            struct apd_loss *out_loss, struct apd_err *err);
+                                            struct apd_err *err);
 
 /* Bytes of the arena. */
 size_t apd_net_arena_bytes(const struct apd_net *net);
