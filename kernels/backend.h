@@ -158,9 +158,10 @@ struct apd_backend_ops {
                                  const float *oihw, void *weights, struct apd_err *err);
     enum apd_code (*conv_export)(struct apd_backend *be, const struct apd_conv *conv,
                                  const void *weights, float *oihw, struct apd_err *err);
-    /* Makes ready everything for a batch of n images, so that no call below allocates for it. */
+    /* Makes ready everything for a batch of n images, so that no call below allocates for it.
+     * with_data: also backward_data. */
     enum apd_code (*conv_prepare)(struct apd_backend *be, struct apd_conv *conv, int n,
-                                  struct apd_err *err);
+                                  int with_data, struct apd_err *err);
     /* dst = src * w (overwrites). */
     enum apd_code (*conv_forward)(struct apd_backend *be, struct apd_conv *conv, int n,
                                   const void *src, const void *w, void *dst, struct apd_err *err);

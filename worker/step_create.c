@@ -206,10 +206,12 @@ static enum apd_code make_network(struct apd_step *step, int eval_images, struct
 
     APD_TRY(apd_net_create(step->params, most, 2 * step->slice_lanes, &step->net, err));
     apd_net_set_bn_eps(step->net, step->config.bn.eps);
-    APD_TRY(apd_net_prepare(step->net, train, err));
+    APD_TRY(apd_net_prepare(step->net, train, 0, err));
     if (step->noise_passes > 0)
-        APD_TRY(apd_net_prepare(step->net, noise, err));
-    return eval_images > 0 ? apd_net_prepare(step->net, eval_images, err) : APD_OK;
+        APD_TRY(apd_net_prepare(step->net, noise, 1, err));
+    if (eval_images == 0)
+        return APD_OK;
+    return apd_net_prepare(step->net, eval_images, step->config.eval.attack_steps > 0, err);
 }
 
 enum apd_code apd_step_create(const struct apd_step_setup *setup, struct apd_step **out,

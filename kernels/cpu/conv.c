@@ -204,12 +204,13 @@ static struct plan *find_plan(const struct apd_conv *conv, int n)
 }
 
 static enum apd_code cpu_conv_prepare(struct apd_backend *be, struct apd_conv *conv, int n,
-                                      struct apd_err *err)
+                                      int with_data, struct apd_err *err)
 {
     struct cpu_backend *cpu = cpu_of(be);
     struct plan *plan;
     enum apd_code rc = APD_OK;
 
+    (void)with_data; /* a plan costs no memory */
     assert(n > 0);
     if (find_plan(conv, n) != NULL)
         return APD_OK;
@@ -232,7 +233,7 @@ static enum apd_code cpu_conv_prepare(struct apd_backend *be, struct apd_conv *c
 static enum apd_code plan_for(struct apd_backend *be, struct apd_conv *conv, int n,
                               struct plan **out, struct apd_err *err)
 {
-    APD_TRY(cpu_conv_prepare(be, conv, n, err));
+    APD_TRY(cpu_conv_prepare(be, conv, n, 1, err));
     *out = find_plan(conv, n);
     return APD_OK;
 }

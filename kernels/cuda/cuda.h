@@ -13,7 +13,8 @@ struct apd_cuda_options {
     enum apd_cuda_type type;
     int tf32;             /* F32: products may be rounded to TF32 */
     int nondeterministic; /* also engines whose results vary */
-    int graphs;           /* replay passes as CUDA graphs */
+    int graphs;           /* passes can be recorded */
+    double timeout_s;     /* longest wait for the GPU; 0: no limit */
     const char *engines;  /* file of chosen engines; may be NULL */
 };
 
@@ -21,6 +22,16 @@ struct apd_cuda_options {
  * was not built for. */
 APD_MUST_USE enum apd_code apd_backend_cuda(const struct apd_cuda_options *options,
                                             struct apd_backend **out, struct apd_err *err);
+
+/* How many GPUs are visible; APD_DEVICE as above if none can be. */
+APD_MUST_USE enum apd_code apd_cuda_devices(int *out, struct apd_err *err);
+
+/* Device memory held, and the GPU's name. */
+size_t apd_cuda_held_bytes(struct apd_backend *be);
+const char *apd_cuda_device_name(struct apd_backend *be);
+
+/* Writes the file of chosen engines, if there is one. */
+APD_MUST_USE enum apd_code apd_cuda_save_engines(struct apd_backend *be, struct apd_err *err);
 
 /* The stream all operations are put on. */
 cudaStream_t apd_cuda_stream(struct apd_backend *be);

@@ -71,11 +71,12 @@ static enum apd_code ref_conv_export(struct apd_backend *be, const struct apd_co
 }
 
 static enum apd_code ref_conv_prepare(struct apd_backend *be, struct apd_conv *conv, int n,
-                                      struct apd_err *err)
+                                      int with_data, struct apd_err *err)
 {
     (void)be;
     (void)conv;
     (void)n;
+    (void)with_data;
     (void)err;
     return APD_OK;
 }

@@ -126,12 +126,13 @@ void apd_net_destroy(struct apd_net **net)
     *net = NULL;
 }
 
-enum apd_code apd_net_prepare(struct apd_net *net, int n, struct apd_err *err)
+enum apd_code apd_net_prepare(struct apd_net *net, int n, int image_gradient, struct apd_err *err)
 {
     if (n > net->max_images)
         return apd_fail(err, APD_BUG, "batch of %d images, planned for %d", n, net->max_images);
     for (int i = 0; i < net->arch->layer_count; i++)
-        APD_TRY(net->be->ops->conv_prepare(net->be, net->params->conv[i], n, err));
+        APD_TRY(net->be->ops->conv_prepare(net->be, net->params->conv[i], n,
+                                           i > 0 || image_gradient, err));
     return APD_OK;
 }
 

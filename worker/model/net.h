@@ -51,8 +51,10 @@ APD_MUST_USE enum apd_code apd_net_create(struct apd_params *params, int max_ima
                                           struct apd_err *err);
 void apd_net_destroy(struct apd_net **net);
 
-/* Makes the convolutions ready for batches of n images, so that passes do not. */
-APD_MUST_USE enum apd_code apd_net_prepare(struct apd_net *net, int n, struct apd_err *err);
+/* Makes the convolutions ready for batches of n images, so that passes do not. image_gradient:
+ * whether such passes want the gradient of their images. */
+APD_MUST_USE enum apd_code apd_net_prepare(struct apd_net *net, int n, int image_gradient,
+                                           struct apd_err *err);
 
 /* BN constants; set once before the first pass. */
 void apd_net_set_bn_eps(struct apd_net *net, double eps);

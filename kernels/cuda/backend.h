@@ -1,0 +1,84 @@
+/* What the parts of the CUDA backend share. A part fills its operations into the table; all of them
+ * put their work on one stream, so that order is that of the calls. */
+#ifndef APD_KERNELS_CUDA_BACKEND_H
+#define APD_KERNELS_CUDA_BACKEND_H
+
+#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/dnn.h"
+
+/* Device memory that grows to the largest demand and then stays. */
+enum cuda_buffer {
+    CUDA_WORKSPACE, /* cuDNN's */
+    CUDA_SCRATCH,   /* of the kernels' reductions */
+    CUDA_IMAGES,    /* a batch of images, or their gradient, as an activation */
+    CUDA_D_WEIGHTS, /* a fresh weight gradient in T */
+    CUDA_ARGUMENTS, /* arrays that came with a call: sample numbers, partners, rows */
+    CUDA_ROWS_IN,   /* the classifier's operands in T */
+    CUDA_ROWS_OUT,
+    CUDA_ROWS_WEIGHTS,
+    CUDA_STAGE_0, /* images on their way in, of this step and of the next */
+    CUDA_STAGE_1,
+    CUDA_BUFFERS
+};
+
+/* Pinned host memory through which uploads go, in two halves that take turns. */
+struct cuda_ring {
+    char *at;
+    size_t used; /* of the half in use */
+    int half;
+    cudaEvent_t done[2]; /* copies out of a half */
+};
+
+struct cuda_backend {
+    struct apd_backend base;
+    struct apd_backend_ops ops;
+    struct apd_cuda_options is;
+    struct apd_dnn *dnn;
+    cudaStream_t stream, copy; /* copy: of stage() alone */
+    struct {
+        void *at;
+        size_t bytes;
+    } buffer[CUDA_BUFFERS];
+    struct cuda_ring ring;
+    char *bounce; /* pinned: downloads go through it */
+    cudaEvent_t downloaded, staged, stage_free[2];
+    int stage;     /* the next slot */
+    int recording; /* between record_begin and record_end */
+    size_t held_bytes;
+    char device[128]; /* name */
+    enum apd_code (*poll)(void *ctx, struct apd_err *err);
+    void *poll_ctx;
+};
+
+static inline struct cuda_backend *cuda_of(struct apd_backend *be)
+{
+    return (struct cuda_backend *)be;
+}
+
+static inline size_t cuda_channels(int c)
+{
+    return ((size_t)c + APD_CUDA_CHANNELS - 1) / APD_CUDA_CHANNELS * APD_CUDA_CHANNELS;
+}
+
+/* At least `bytes` of device memory in *out; the content is lost when it grows. */
+APD_MUST_USE enum apd_code cuda_reserve(struct cuda_backend *cuda, enum cuda_buffer which,
+                                        size_t bytes, void **out, struct apd_err *err);
+
+/* Waits on the host, polling. */
+APD_MUST_USE enum apd_code cuda_wait(struct cuda_backend *cuda, cudaEvent_t event,
+                                     struct apd_err *err);
+
+/* Runs a convolution plan on the stream. */
+APD_MUST_USE enum apd_code cuda_run_plan(struct cuda_backend *cuda,
+                                         const struct apd_dnn_problem *problem, const void *x,
+                                         const void *w, const void *y, struct apd_err *err);
+
+void cuda_memory_ops(struct apd_backend_ops *ops);
+void cuda_conv_ops(struct apd_backend_ops *ops);
+void cuda_bn_ops(struct apd_backend_ops *ops);
+void cuda_head_ops(struct apd_backend_ops *ops);
+void cuda_image_ops(struct apd_backend_ops *ops);
+void cuda_flat_ops(struct apd_backend_ops *ops);
+void cuda_record_ops(struct apd_backend_ops *ops);
+
+#endif

@@ -1,0 +1,259 @@
+/* Memory of the CUDA backend: allocation, and the ways between host and device. Small uploads go
+ * through a pinned ring, so that the caller's memory is free at once and nobody waits; downloads
+ * wait, polling; images come in on a stream of their own. */
+#include "kernels/cuda/backend.h"
+#include "kernels/shape.h"
+
+#include <sched.h>
+#include <string.h>
+#include <time.h>
+
+enum { HALF_BYTES = 4 << 20, BOUNCE_BYTES = 4 << 20, SPINS = 2000 };
+
+/* ---------------------------------------------------------------- allocation */
+
+static enum apd_code allocate(struct cuda_backend *cuda, size_t bytes, void **out,
+                              struct apd_err *err)
+{
+    size_t free_bytes = 0, total = 0;
+    cudaError_t status;
+
+    if (cuda->recording)
+        return apd_fail(err, APD_BUG, "%zu bytes of GPU memory wanted in a recording", bytes);
+    status = cudaMalloc(out, bytes > 0 ? bytes : 1);
+    if (status == cudaErrorMemoryAllocation) {
+        (void)cudaGetLastError();
+        (void)cudaMemGetInfo(&free_bytes, &total);
+        return apd_fail(
+            err, APD_DEVICE,
+            "GPU out of memory: %zu MiB more are needed beside the %zu MiB held, %zu MiB "
+            "of %zu MiB are free; lower train.batch or eval.batch, or use more workers",
+            bytes >> 20, cuda->held_bytes >> 20, free_bytes >> 20, total >> 20);
+    }
+    APD_TRY(apd_cuda_check(status, "cudaMalloc", err));
+    cuda->held_bytes += bytes;
+    return APD_OK;
+}
+
+static enum apd_code cuda_alloc(struct apd_backend *be, size_t bytes, void **out,
+                                struct apd_err *err)
+{
+    struct cuda_backend *cuda = cuda_of(be);
+
+    APD_TRY(allocate(cuda, bytes, out, err));
+    return apd_cuda_check(cudaMemsetAsync(*out, 0, bytes > 0 ? bytes : 1, cuda->stream),
+                          "clearing new memory", err);
+}
+
+static void cuda_free(struct apd_backend *be, void *device)
+{
+    (void)be;
+    (void)cudaFree(device);
+}
+
+enum apd_code cuda_reserve(struct cuda_backend *cuda, enum cuda_buffer which, size_t bytes,
+                           void **out, struct apd_err *err)
+{
+    void *grown;
+
+    if (bytes > cuda->buffer[which].bytes) {
+        APD_TRY(allocate(cuda, bytes, &grown, err));
+        if (cuda->buffer[which].at != NULL) {
+            cuda->held_bytes -= cuda->buffer[which].bytes;
+            (void)cudaFree(cuda->buffer[which].at); /* waits for those who use it */
+        }
+        cuda->buffer[which].at = grown;
+        cuda->buffer[which].bytes = bytes;
+    }
+    *out = cuda->buffer[which].at;
+    return APD_OK;
+}
+
+/* ---------------------------------------------------------------- waiting */
+
+static double seconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+enum apd_code cuda_wait(struct cuda_backend *cuda, cudaEvent_t event, struct apd_err *err)
+{
+    double began = seconds();
+    cudaError_t status;
+
+    for (int spins = 0; (status = cudaEventQuery(event)) == cudaErrorNotReady; spins++) {
+        if (cuda->poll != NULL)
+            APD_TRY(cuda->poll(cuda->poll_ctx, err));
+        if (cuda->is.timeout_s > 0 && seconds() - began > cuda->is.timeout_s)
+            return apd_fail(err, APD_TIMEOUT, "the GPU did not finish within %g s",
+                            cuda->is.timeout_s);
+        if (spins > SPINS)
+            (void)sched_yield();
+    }
+    return apd_cuda_check(status, "waiting for the GPU", err);
+}
+
+/* ---------------------------------------------------------------- ways in and out */
+
+/* Up to `bytes` of the ring, at most what its half has left; changes halves when full. */
+static enum apd_code take_ring(struct cuda_backend *cuda, size_t *bytes, char **out,
+                               struct apd_err *err)
+{
+    struct cuda_ring *ring = &cuda->ring;
+
+    if (ring->used == HALF_BYTES) {
+        CUDA_TRY(cudaEventRecord(ring->done[ring->half], cuda->stream));
+        ring->half = !ring->half;
+        ring->used = 0;
+        APD_TRY(cuda_wait(cuda, ring->done[ring->half], err));
+    }
+    if (*bytes > HALF_BYTES - ring->used)
+        *bytes = HALF_BYTES - ring->used;
+    *out = ring->at + (size_t)ring->half * HALF_BYTES + ring->used;
+    ring->used += *bytes;
+    return APD_OK;
+}
+
+static enum apd_code cuda_upload(struct apd_backend *be, void *device, const void *host,
+                                 size_t bytes, struct apd_err *err)
+{
+    struct cuda_backend *cuda = cuda_of(be);
+    size_t chunk;
+    char *pinned;
+
+    for (size_t at = 0; at < bytes; at += chunk) {
+        chunk = bytes - at;
+        APD_TRY(take_ring(cuda, &chunk, &pinned, err));
+        memcpy(pinned, (const char *)host + at, chunk);
+        CUDA_TRY(cudaMemcpyAsync((char *)device + at, pinned, chunk, cudaMemcpyHostToDevice,
+                                 cuda->stream));
+    }
+    return APD_OK;
+}
+
+static enum apd_code cuda_download(struct apd_backend *be, void *host, const void *device,
+                                   size_t bytes, struct apd_err *err)
+{
+    struct cuda_backend *cuda = cuda_of(be);
+
+    for (size_t at = 0; at < bytes; at += BOUNCE_BYTES) {
+        size_t chunk = bytes - at < BOUNCE_BYTES ? bytes - at : BOUNCE_BYTES;
+
+        CUDA_TRY(cudaMemcpyAsync(cuda->bounce, (const char *)device + at, chunk,
+                                 cudaMemcpyDeviceToHost, cuda->stream));
+        CUDA_TRY(cudaEventRecord(cuda->downloaded, cuda->stream));
+        APD_TRY(cuda_wait(cuda, cuda->downloaded, err));
+        memcpy((char *)host + at, cuda->bounce, chunk);
+    }
+    return APD_OK;
+}
+
+static enum apd_code cuda_upload_floats(struct apd_backend *be, void *device, const float *host,
+                                        size_t n, struct apd_err *err)
+{
+    return cuda_upload(be, device, host, n * sizeof *host, err);
+}
+
+static enum apd_code cuda_download_floats(struct apd_backend *be, float *host, const void *device,
+                                          size_t n, struct apd_err *err)
+{
+    return cuda_download(be, host, device, n * sizeof *host, err);
+}
+
+static enum apd_code cuda_zero(struct apd_backend *be, void *device, size_t bytes,
+                               struct apd_err *err)
+{
+    if (bytes > 0)
+        CUDA_TRY(cudaMemsetAsync(device, 0, bytes, cuda_of(be)->stream));
+    return APD_OK;
+}
+
+static enum apd_code cuda_copy(struct apd_backend *be, void *dst, const void *src, size_t bytes,
+                               struct apd_err *err)
+{
+    if (bytes > 0)
+        CUDA_TRY(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, cuda_of(be)->stream));
+    return APD_OK;
+}
+
+/* The copy may start as soon as what reads the slot now is done, beside all other work; what is
+ * called after this waits for it. */
+static enum apd_code cuda_stage(struct apd_backend *be, const void *host, size_t bytes,
+                                const void **out_device, struct apd_err *err)
+{
+    struct cuda_backend *cuda = cuda_of(be);
+    int slot = cuda->stage;
+    void *device;
+
+    /* What was called so far reads the other slot, or this one: the next use of this has to wait.
+     */
+    CUDA_TRY(cudaEventRecord(cuda->stage_free[!slot], cuda->stream));
+    APD_TRY(cuda_reserve(cuda, slot == 0 ? CUDA_STAGE_0 : CUDA_STAGE_1, bytes, &device, err));
+    CUDA_TRY(cudaStreamWaitEvent(cuda->copy, cuda->stage_free[slot], 0));
+    CUDA_TRY(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, cuda->copy));
+    CUDA_TRY(cudaEventRecord(cuda->staged, cuda->copy));
+    CUDA_TRY(cudaStreamWaitEvent(cuda->stream, cuda->staged, 0));
+    cuda->stage = !slot;
+    *out_device = device;
+    return APD_OK;
+}
+
+/* ---------------------------------------------------------------- layouts */
+
+static size_t cuda_channel_elems(struct apd_backend *be, int c)
+{
+    (void)be;
+    return cuda_channels(c);
+}
+
+static size_t cuda_image_elems(struct apd_backend *be, struct apd_shape shape)
+{
+    (void)be;
+    return cuda_channels(shape.c) * (size_t)shape.h * (size_t)shape.w;
+}
+
+static enum apd_code cuda_activation_import(struct apd_backend *be, struct apd_shape shape, int n,
+                                            const float *nchw, void *device, struct apd_err *err)
+{
+    struct cuda_backend *cuda = cuda_of(be);
+    size_t elems = (size_t)n * apd_shape_elems(shape);
+    void *plain;
+
+    APD_TRY(cuda_reserve(cuda, CUDA_ARGUMENTS, elems * sizeof *nchw, &plain, err));
+    APD_TRY(cuda_upload(be, plain, nchw, elems * sizeof *nchw, err));
+    return apd_cuda_check(
+        apd_cuda_image_to_activation(cuda->is.type, n, shape, plain, device, cuda->stream),
+        "image_to_activation", err);
+}
+
+static enum apd_code cuda_activation_export(struct apd_backend *be, struct apd_shape shape, int n,
+                                            const void *device, float *nchw, struct apd_err *err)
+{
+    struct cuda_backend *cuda = cuda_of(be);
+    size_t elems = (size_t)n * apd_shape_elems(shape);
+    void *plain;
+
+    APD_TRY(cuda_reserve(cuda, CUDA_ARGUMENTS, elems * sizeof *nchw, &plain, err));
+    CUDA_TRY(apd_cuda_activation_to_image(cuda->is.type, n, shape, device, plain, cuda->stream));
+    return cuda_download(be, nchw, plain, elems * sizeof *nchw, err);
+}
+
+void cuda_memory_ops(struct apd_backend_ops *ops)
+{
+    ops->alloc = cuda_alloc;
+    ops->free = cuda_free;
+    ops->upload = cuda_upload;
+    ops->download = cuda_download;
+    ops->upload_floats = cuda_upload_floats;
+    ops->download_floats = cuda_download_floats;
+    ops->zero = cuda_zero;
+    ops->copy = cuda_copy;
+    ops->stage = cuda_stage;
+    ops->image_elems = cuda_image_elems;
+    ops->channel_elems = cuda_channel_elems;
+    ops->activation_import = cuda_activation_import;
+    ops->activation_export = cuda_activation_export;
+}
