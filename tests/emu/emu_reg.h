@@ -17,6 +17,7 @@
 #include <cstddef>
 #include <functional>
 #include <tuple>
+#include <typeinfo>
 #include <utility>
 
 namespace emu
@@ -34,19 +35,20 @@ Packer find(const char *mangled);
  * would let go wrong (divergent barriers and the like) ends the process with a message. */
 cudaError_t launch(dim3 grid, dim3 block, size_t shared_bytes, const Call &call);
 
-/* Order of the blocks of a launch and of the threads of a block. The environment's EMU_ORDER
- * (forward, reverse, random) says how it is at first. */
+/* Order of the blocks of a launch and of the threads of a block. Before the first call the
+ * environment's EMU_ORDER (forward, reverse, random) says it. */
 enum Order { FORWARD, REVERSE, RANDOM, ORDERS };
 void set_order(Order order);
 
-void add_kernel(const char *name, Packer packer);
+/* type: typeid().name() of a type whose first template argument is the kernel. */
+void add_kernel(const char *type, Packer packer);
 
 template <auto Kernel, class Signature> struct Registration;
 
 template <auto Kernel, class... P> struct Registration<Kernel, void (*)(P...)> {
-    explicit Registration(const char *name)
+    Registration()
     {
-        add_kernel(name, pack);
+        add_kernel(typeid(Registration).name(), pack);
     }
 
     static Call pack(void **args)
@@ -69,6 +71,6 @@ template <auto Kernel, class... P> struct Registration<Kernel, void (*)(P...)> {
 /* At file scope, after the kernel. EMU_KERNEL(k_flat<Sgd>) registers one instance. */
 #define EMU_KERNEL(...)                                                                            \
     static const emu::Registration<&__VA_ARGS__, decltype(&__VA_ARGS__)> EMU_JOIN(                 \
-        emu_registration_, __COUNTER__)(#__VA_ARGS__);
+        emu_registration_, __COUNTER__);
 
 #endif
