@@ -1,0 +1,36 @@
+/* What all reductions share: the second stage, and how much memory lies between the two. */
+#include "kernels/cuda/reduce.cuh"
+
+extern "C" size_t apd_cuda_scratch_bytes(int channels, int segments)
+{
+    int c = rounded_channels(channels);
+    Tile t = tile_of(c);
+    size_t sums = most_parts(t, segments) * size_t(segments) * 2 * size_t(c) * sizeof(double);
+    size_t others = size_t(MOST_PARTS) * 4 * sizeof(double) * size_t(segments);
+    size_t columns = size_t(COLUMN_PARTS) * size_t(c) * sizeof(double);
+
+    others = others > columns ? others : columns;
+    return sums > others ? sums : others;
+}
+
+/* out[segment * stride + k] = sum over parts of parts[segment][part][k], k < width. */
+__global__ void __launch_bounds__(PART_COLS *PART_ROWS)
+    k_add_parts(int count, int width, const double *parts, double *out, size_t stride)
+{
+    DYN_SHARED(double, shared);
+    int k = int(blockIdx.x * blockDim.x + threadIdx.x);
+    double sum = sum_of_parts(parts + size_t(blockIdx.y) * count * width, count, width, k, shared);
+
+    if (threadIdx.y == 0 && k < width)
+        out[blockIdx.y * stride + k] = sum;
+}
+EMU_KERNEL(k_add_parts)
+
+extern "C" cudaError_t apd_cuda_add_parts(int segments, int parts, int width, const double *from,
+                                          double *out, size_t stride, cudaStream_t stream)
+{
+    return launch(k_add_parts,
+                  dim3(unsigned(divide_up(size_t(width), PART_COLS)), unsigned(segments)),
+                  dim3(PART_COLS, PART_ROWS), PART_COLS * PART_ROWS * sizeof(double), stream, parts,
+                  width, from, out, stride);
+}

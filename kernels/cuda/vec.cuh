@@ -1,0 +1,135 @@
+/* Elements in runs of N: arithmetic is float (or double), storage T. A run that fills 16 bytes
+ * moves in accesses of 16 bytes, so it has to be aligned to them; a run of one is an ordinary
+ * access. Conversion to 16 bits rounds to nearest even, beyond the range to infinity; NaN stays
+ * NaN. */
+#ifndef APD_KERNELS_CUDA_VEC_CUH
+#define APD_KERNELS_CUDA_VEC_CUH
+
+#include "kernels/cuda/launch.h"
+
+static __device__ __forceinline__ float to_float(float v)
+{
+    return v;
+}
+static __device__ __forceinline__ float to_float(__half v)
+{
+    return __half2float(v);
+}
+static __device__ __forceinline__ float to_float(__nv_bfloat16 v)
+{
+    return __bfloat162float(v);
+}
+
+static __device__ __forceinline__ void from_float(float v, float *out)
+{
+    *out = v;
+}
+static __device__ __forceinline__ void from_float(float v, __half *out)
+{
+    *out = __float2half_rn(v);
+}
+static __device__ __forceinline__ void from_float(float v, __nv_bfloat16 *out)
+{
+    *out = __float2bfloat16_rn(v);
+}
+
+/* What v is after it was stored as T. */
+template <class T> static __device__ __forceinline__ float rounded(float v)
+{
+    T stored;
+
+    from_float(v, &stored);
+    return to_float(stored);
+}
+
+template <int N, class T> static __device__ __forceinline__ void load(const T *p, float (&out)[N])
+{
+    if constexpr (N * sizeof(T) % 16 == 0) {
+#pragma unroll
+        for (int part = 0; part < int(N * sizeof(T) / 16); part++) {
+            uint4 raw = reinterpret_cast<const uint4 *>(p)[part];
+            const T *values = reinterpret_cast<const T *>(&raw);
+
+#pragma unroll
+            for (int k = 0; k < int(16 / sizeof(T)); k++)
+                out[part * int(16 / sizeof(T)) + k] = to_float(values[k]);
+        }
+    } else {
+        static_assert(N == 1, "a run fills 16 bytes or is one element");
+        out[0] = to_float(*p);
+    }
+}
+
+template <int N, class T> static __device__ __forceinline__ void store(T *p, const float (&v)[N])
+{
+    if constexpr (N * sizeof(T) % 16 == 0) {
+#pragma unroll
+        for (int part = 0; part < int(N * sizeof(T) / 16); part++) {
+            uint4 raw;
+            T *values = reinterpret_cast<T *>(&raw);
+
+#pragma unroll
+            for (int k = 0; k < int(16 / sizeof(T)); k++)
+                from_float(v[part * int(16 / sizeof(T)) + k], &values[k]);
+            reinterpret_cast<uint4 *>(p)[part] = raw;
+        }
+    } else {
+        static_assert(N == 1, "a run fills 16 bytes or is one element");
+        from_float(v[0], p);
+    }
+}
+
+/* ---- flat arrays of any length and alignment ----
+ * [0, head) one by one, then `runs` runs that are aligned in every array, then the rest one by one.
+ * Arrays that are never aligned together are all head. */
+struct Span {
+    size_t n, head, runs;
+};
+
+struct Array {
+    const void *at;
+    size_t elem_bytes;
+};
+
+template <int N, class... A> static Span span_of(size_t n, A... arrays)
+{
+    for (size_t head = 0; head < at_most(n, N); head++)
+        if ((((reinterpret_cast<uintptr_t>(arrays.at) + head * arrays.elem_bytes) % 16 == 0) &&
+             ...))
+            return Span{n, head, (n - head) / N};
+    return Span{n, n, 0};
+}
+
+template <class T> static Array array(const T *p)
+{
+    return Array{p, sizeof(T)};
+}
+
+/* op.template run<N>(i) for every run of the span; every element is in exactly one. */
+template <int N, class Op> __global__ void __launch_bounds__(256) k_flat(Op op, Span s)
+{
+    size_t step = size_t(gridDim.x) * blockDim.x;
+    size_t first = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
+
+    for (size_t r = first; r < s.runs; r += step)
+        op.template run<N>(s.head + r * N);
+    for (size_t k = first; k < s.n - s.runs * N; k += step)
+        op.template run<1>(k < s.head ? k : k + s.runs * N);
+}
+
+enum { FLAT_BLOCK = 256, FLAT_MOST_BLOCKS = 2048 };
+
+template <int N, class Op, class... A>
+static cudaError_t launch_flat(cudaStream_t stream, size_t n, Op op, A... arrays)
+{
+    Span s = span_of<N>(n, arrays...);
+    size_t work = s.runs > n - s.runs * N ? s.runs : n - s.runs * N;
+
+    if (n == 0)
+        return cudaSuccess;
+    return launch(k_flat<N, Op>,
+                  dim3(unsigned(at_most(divide_up(work, FLAT_BLOCK), FLAT_MOST_BLOCKS))),
+                  dim3(FLAT_BLOCK), 0, stream, op, s);
+}
+
+#endif
