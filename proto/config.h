@@ -17,8 +17,9 @@
 
 #define APD_TEXT       1024 /* bytes of a text option */
 #define APD_MILESTONES 16
-#define APD_AUTO       (-1) /* of an option that may be "auto", before apd_config_load has resolved it \
-                             */
+#define APD_AUTO                                                                                   \
+    (-1) /* of an option that may be "auto", before apd_config_load has resolved it                \
+          */
 
 enum apd_mode { APD_MODE_VANILLA, APD_MODE_ADVPROP, APD_MODE_FAST_ADVPROP };
 enum apd_goal { APD_GOAL_UNTARGETED, APD_GOAL_TARGETED };
@@ -144,12 +145,18 @@ struct apd_config {
     } cluster;
 
     char init_from[APD_TEXT];
-    char device[16]; /* auto, cpu, ref */
+    char device[16]; /* auto, cpu, cuda, ref */
     struct {
         int64_t threads; /* per worker; 0: cores of the host divided by its workers */
         char isa[16];
         char conv_algo[16];
     } cpu;
+    struct {
+        char precision[8]; /* fp16, bf16, tf32, fp32 */
+        double loss_scale;
+        int64_t deterministic, graphs;
+        double bucket_mb;
+    } cuda;
 };
 
 /* `path` NULL: defaults and overrides only. overrides: "key=value" texts. Options left at auto get

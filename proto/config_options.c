@@ -58,7 +58,8 @@ static const char *const arch_words[] = {
     "resnext50_32x4d", "resnext101_32x8d", "wide_resnet50_2", "wide_resnet101_2", NULL};
 static const char *const format_words[] = {"idx", "images", NULL};
 static const char *const level_words[] = {"error", "warn", "info", "debug", "trace", NULL};
-static const char *const device_words[] = {"auto", "cpu", "ref", NULL};
+static const char *const device_words[] = {"auto", "cpu", "cuda", "ref", NULL};
+static const char *const precision_words[] = {"fp16", "bf16", "tf32", "fp32", NULL};
 static const char *const isa_words[] = {"auto", "avx512", "avx2", "baseline", NULL};
 static const char *const conv_words[] = {"auto", "direct", "winograd", NULL};
 
@@ -244,6 +245,17 @@ const struct apd_option apd_options[] = {
     WORD("cpu.isa", cpu.isa, "auto", isa_words, FREE, "Instruction set of the cpu device."),
     WORD("cpu.conv_algo", cpu.conv_algo, "auto", conv_words, FREE,
          "Convolution algorithm of the cpu device."),
+
+    WORD("cuda.precision", cuda.precision, "fp16", precision_words, FREE,
+         "What the cuda device keeps activations in and multiplies; weights, statistics and gradients are kept in fp32."),
+    REAL("cuda.loss_scale", cuda.loss_scale, "256", 1, 65536, "", FREE,
+         "fp16: factor of the loss at the start. It is halved when a gradient overflows, and that step left out; doubled after 2,000 good steps."),
+    BOOL("cuda.deterministic", cuda.deterministic, "on", FREE,
+         "Only convolution engines that give the same bits every time."),
+    BOOL("cuda.graphs", cuda.graphs, "on", FREE,
+         "Replay a step's passes as CUDA graphs; off: launch every kernel by itself, for debugging."),
+    REAL("cuda.bucket_mb", cuda.bucket_mb, "25", 0.001, 10000, "MB", FREE,
+         "Gradients are exchanged in pieces of this size while the backward pass goes on."),
 };
 /* clang-format on */
 

@@ -199,6 +199,8 @@ static void fill_meta(struct meta_list *list, const struct apd_snapshot *snapsho
     meta_number(list, "receipt_samples", progress->receipt.samples);
     meta_number(list, "receipt_sum", progress->receipt.sum);
     meta_number(list, "receipt_bad", progress->receipt.bad);
+    meta_number(list, "loss_scale", progress->scale.factor);
+    meta_number(list, "loss_scale_steps", progress->scale.good_steps);
     meta_text(list, "plan_digest", info->plan_digest);
     meta_text(list, "config_digest", info->config_digest);
     meta_text(list, "config", info->config_yaml);
@@ -353,6 +355,11 @@ static enum apd_code load_progress(const struct apd_safetensors *file, const cha
     APD_TRY(meta_u64(file, path, "receipt_sum", &out->receipt.sum, err));
     APD_TRY(meta_u64(file, path, "receipt_bad", &out->receipt.bad, err));
     APD_TRY(meta_u64(file, path, "evaluated_epochs", &evaluated, err));
+    out->scale = (struct apd_loss_scale){0};
+    if (apd_safetensors_meta(file, "loss_scale") != NULL) { /* not in files of older versions */
+        APD_TRY(meta_u64(file, path, "loss_scale", &out->scale.factor, err));
+        APD_TRY(meta_u64(file, path, "loss_scale_steps", &out->scale.good_steps, err));
+    }
     out->receipt.epoch = (uint32_t)epoch;
     out->evaluated_epochs = (uint32_t)evaluated;
     return APD_OK;

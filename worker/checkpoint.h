@@ -6,6 +6,7 @@
 
 #include "base/err.h"
 #include "base/hash.h"
+#include "worker/loss_scale.h"
 #include "worker/model/params.h"
 #include "worker/tally.h"
 
@@ -16,6 +17,7 @@ struct apd_progress {
     uint64_t step;                   /* steps committed */
     struct apd_step_receipt receipt; /* of the epoch in progress, so far */
     uint32_t evaluated_epochs;       /* epochs complete at the newest evaluation */
+    struct apd_loss_scale scale;
 };
 
 /* What else the metadata says. */

@@ -19,6 +19,10 @@ struct verdict {
 
 #define VERDICT_DOUBLES (sizeof(struct verdict) / sizeof(double))
 
+/* Weight of an image in an attack: of its gradient only the sign counts, and the factor keeps small
+ * ones from becoming 0 in 16 bits. */
+enum { ATTACK_WEIGHT = 256 };
+
 /* Buffers of one evaluation. */
 struct bench {
     const struct apd_evaluation *ev;
@@ -134,7 +138,7 @@ static enum apd_code read_batch(struct bench *bench, uint64_t first, int count, 
         uint8_t *pixels = bench->bytes + (size_t)i * bench->pixels;
 
         bench->sample[i] = first + (uint64_t)i;
-        bench->host_weight[i] = i < count ? 1 : 0;
+        bench->host_weight[i] = i < count ? ATTACK_WEIGHT : 0;
         bench->host_label[i] = 0;
         if (i < count)
             APD_TRY(load_image(bench, first + (uint64_t)i, i, err));

@@ -105,6 +105,11 @@ enum apd_code apd_gradients_ready(void *ctx, size_t from, struct apd_err *err)
     return APD_OK;
 }
 
+void apd_gradients_replayed(struct apd_gradients *gradients)
+{
+    gradients->left %= gradients->bucket;
+}
+
 enum apd_code apd_gradients_sum(struct apd_gradients *gradients, struct apd_err *err)
 {
     struct apd_params *params = gradients->params;

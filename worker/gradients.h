@@ -30,6 +30,9 @@ void *apd_gradients_of(const struct apd_gradients *gradients, int slice);
 /* apd_pass.on_gradient of the last slice's train pass. */
 APD_MUST_USE enum apd_code apd_gradients_ready(void *gradients, size_t from, struct apd_err *err);
 
+/* Instead, after a replay of operations that were recorded with apd_gradients_ready(). */
+void apd_gradients_replayed(struct apd_gradients *gradients);
+
 /* Collective: what has not left yet leaves; then all sums are complete. */
 APD_MUST_USE enum apd_code apd_gradients_sum(struct apd_gradients *gradients, struct apd_err *err);
 

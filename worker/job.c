@@ -1,8 +1,8 @@
 #include "worker/job.h"
 
+#include "worker/device.h"
 #include "worker/index/source.h"
 
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -98,44 +98,15 @@ enum apd_code apd_job_open_data(struct apd_job *job, struct apd_err *err)
     return APD_OK;
 }
 
-/* Cores this process may use, shared by the workers of the host. */
-static int default_threads(int workers_on_host)
-{
-    cpu_set_t set;
-    int cores = 1;
-
-    CPU_ZERO(&set);
-    if (sched_getaffinity(0, sizeof set, &set) == 0)
-        cores = CPU_COUNT(&set);
-    return cores > workers_on_host ? cores / workers_on_host : 1;
-}
-
-static enum apd_code make_backend(struct apd_job *job, struct apd_err *err)
-{
-    const struct apd_config *config = &job->config;
-    struct apd_cpu_options options = {.isa = config->cpu.isa, .conv_algo = config->cpu.conv_algo};
-
-    if (strcmp(config->device, "ref") == 0) {
-        APD_TRY(apd_backend_ref(&job->be, err));
-        (void)snprintf(job->backend_text, sizeof job->backend_text, "ref, 1 thread");
-        return APD_OK;
-    }
-    options.threads =
-        config->cpu.threads > 0 ? (int)config->cpu.threads : default_threads(job->workers_on_host);
-    APD_TRY(apd_backend_cpu(&options, &job->be, err));
-    (void)snprintf(job->backend_text, sizeof job->backend_text, "%s %s, %d thread%s", job->be->name,
-                   job->be->layout, options.threads, options.threads == 1 ? "" : "s");
-    return APD_OK;
-}
-
 enum apd_code apd_job_make_network(struct apd_job *job, struct apd_err *err)
 {
     const struct apd_config *config = &job->config;
+    const struct apd_device_place place = {job->local_rank, job->workers_on_host, job->run_dir};
 
     APD_TRY(apd_arch_build(config->model.arch, (int)config->model.width,
                            config->model.stem == APD_STEM_SMALL, job->image,
                            (int)job->train->classes, &job->arch, err));
-    APD_TRY(make_backend(job, err));
+    APD_TRY(apd_device_open(config, &place, &job->be, job->backend_text, err));
     return apd_params_create(job->be, &job->arch, config->train.mode != APD_MODE_VANILLA,
                              &job->params, err);
 }
@@ -160,6 +131,9 @@ void apd_job_fini(struct apd_job *job)
     if (job->be != NULL)
         job->be->ops->destroy(job->be);
     job->be = NULL;
+    if (job->device_comm != NULL && job->device_comm != job->comm)
+        job->device_comm->ops->destroy(job->device_comm);
+    job->device_comm = NULL;
     apd_dataset_close(&job->train);
     apd_dataset_close(&job->test);
 }

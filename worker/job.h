@@ -13,13 +13,15 @@
 
 struct apd_job {
     struct apd_config config;
-    const char *run_dir; /* may be NULL */
-    struct apd_comm *comm;
-    int workers_on_host; /* that share this host's cores */
+    const char *run_dir;   /* may be NULL */
+    struct apd_comm *comm; /* on the host's memory */
+    int workers_on_host;   /* that share this host's cores */
+    int local_rank;        /* of this worker among them */
     struct apd_dataset *train, *test;
     struct apd_shape image; /* that samplers of both give */
     struct apd_backend *be;
-    char backend_text[96]; /* "cpu avx512 nChw16c, 1 thread" */
+    struct apd_comm *device_comm; /* on the backend's memory; made by those who train, or NULL */
+    char backend_text[128];       /* "cpu avx512 nChw16c, 1 thread" */
     struct apd_arch arch;
     struct apd_params *params;
 };

@@ -317,6 +317,7 @@ static enum apd_code wire_up(struct apd_job *job, struct apd_wireup *wireup, int
     /* The coordinator is on one host only; its rank takes no core to speak of there. */
     MPI_Comm_split_type(workers, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host);
     MPI_Comm_size(host, &job->workers_on_host);
+    MPI_Comm_rank(host, &job->local_rank);
     MPI_Comm_free(&host);
     return apd_comm_mpi(workers, &job->comm, err);
 }
@@ -379,6 +380,7 @@ static enum apd_code tool_comm(struct apd_job *job, int *out_mpi, struct apd_err
     MPI_Comm_dup(MPI_COMM_WORLD, &workers);
     MPI_Comm_split_type(workers, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host);
     MPI_Comm_size(host, &job->workers_on_host);
+    MPI_Comm_rank(host, &job->local_rank);
     MPI_Comm_free(&host);
     return apd_comm_mpi(workers, &job->comm, err);
 }

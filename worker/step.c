@@ -17,6 +17,49 @@ static void tell(const struct apd_step *step, Advprop__V1__Phase phase)
 
 /* ---------------------------------------------------------------- the passes */
 
+static enum apd_code forward_backward(struct apd_step *step, const struct apd_pass *pass,
+                                      struct apd_err *err)
+{
+    APD_TRY(apd_net_forward(step->net, pass, err));
+    return apd_net_backward(step->net, pass, err);
+}
+
+static enum apd_code record(struct apd_step *step, const struct apd_pass *pass,
+                            struct apd_recording **out, struct apd_err *err)
+{
+    struct apd_recording *incomplete = NULL;
+    struct apd_err ignored;
+    enum apd_code rc;
+
+    APD_TRY(step->be->ops->record_begin(step->be, err));
+    APD_GO(forward_backward(step, pass, err));
+    /* A recording has to hold the ends of the sums that begin in it. */
+    if (pass->on_gradient != NULL)
+        APD_GO(step->comm->ops->sum_wait(step->comm, err));
+    return step->be->ops->record_end(step->be, out, err);
+done:
+    if (step->be->ops->record_end(step->be, &incomplete, &ignored) == APD_OK)
+        step->be->ops->recording_destroy(step->be, &incomplete);
+    return rc;
+}
+
+/* The network on a batch: noise pass k of a slice, or (k = noise_passes) its train pass. Arguments
+ * are those of the step before, so where the backend can, the work is recorded once - after a plain
+ * run, which leaves nothing to be made ready - and replayed from then on. */
+static enum apd_code execute(struct apd_step *step, int slice, int k, const struct apd_pass *pass,
+                             struct apd_err *err)
+{
+    struct apd_step_execution *at = &step->executions[slice * (step->noise_passes + 1) + k];
+
+    if (step->be->ops->record_begin == NULL || at->runs++ == 0)
+        return forward_backward(step, pass, err);
+    if (at->recording == NULL)
+        APD_TRY(record(step, pass, &at->recording, err));
+    else if (pass->on_gradient != NULL)
+        apd_gradients_replayed(step->gradients);
+    return step->be->ops->replay(step->be, at->recording, err);
+}
+
 /* Forward and backward on the perturbed images and one attack step; K times. */
 static enum apd_code noise_pass(struct apd_step *step, int slice, struct apd_err *err)
 {
@@ -38,8 +81,7 @@ static enum apd_code noise_pass(struct apd_step *step, int slice, struct apd_err
             pass.d_weights = apd_gradients_of(step->gradients, slice);
         apd_tally_noise_pass(step->tally, slice * step->slice_lanes, k, &pass);
         APD_TRY(apd_step_noise_input(step, slice, k, at, &pass, &targets, err));
-        APD_TRY(apd_net_forward(step->net, &pass, err));
-        APD_TRY(apd_net_backward(step->net, &pass, err));
+        APD_TRY(execute(step, slice, k, &pass, err));
         APD_TRY(apd_step_image_gradient(step, slice, k, err));
         APD_TRY(ops->attack_step(step->be, elems, clean, at, step->d_attack, step->attack_step,
                                  step->eps, at, err));
@@ -67,8 +109,7 @@ static enum apd_code train_pass(struct apd_step *step, int slice, const struct a
     }
     apd_tally_train_pass(step->tally, slice * step->slice_lanes, &pass);
     APD_TRY(apd_step_fill_batch(step, slice, data, &targets, err));
-    APD_TRY(apd_net_forward(step->net, &pass, err));
-    return apd_net_backward(step->net, &pass, err);
+    return execute(step, slice, step->noise_passes, &pass, err);
 }
 
 /* ---------------------------------------------------------------- update */
@@ -108,11 +149,12 @@ static enum apd_code update_weights(struct apd_step *step, double lr, struct apd
                                      step->config.optim.lr_factor_main,
                                      step->config.optim.lr_factor_aux};
     struct apd_params *params = step->params;
+    double scale = apd_loss_scale_of(step->loss_scale);
 
     for (enum apd_set set = 0; set < APD_SETS; set++) {
         struct apd_range range = params->set[set];
         double count = apd_step_count(step, set);
-        struct apd_sgd sgd = {.grad_scale = count > 0 ? 1 / count : 0,
+        struct apd_sgd sgd = {.grad_scale = count > 0 ? 1 / (count * scale) : 0,
                               .lr = lr * factor[set],
                               .momentum = step->config.optim.momentum,
                               .weight_decay = step->config.optim.weight_decay,
@@ -134,6 +176,14 @@ static enum apd_code update_statistics(struct apd_step *step, struct apd_err *er
 
     return apd_tally_update_running(step->tally, (double)lanes * step->clean,
                                     (double)lanes * step->aux, step->config.bn.momentum, err);
+}
+
+static enum apd_code update(struct apd_step *step, double lr, struct apd_err *err)
+{
+    tell(step, ADVPROP__V1__PHASE__PHASE_UPDATE);
+    APD_TRY(update_weights(step, lr, err));
+    APD_TRY(update_statistics(step, err));
+    return apd_params_average(step->params, step->config.optim.ema_decay, err);
 }
 
 /* ---------------------------------------------------------------- the step */
@@ -214,16 +264,14 @@ enum apd_code apd_step_run(struct apd_step *step, uint64_t number, const struct 
     if (out->flags & APD_FLAG_FAILED)
         return apd_fail(err, APD_PEER, "step %llu: another worker failed",
                         (unsigned long long)number);
-    if (!apd_tally_is_finite(step->tally))
+    out->skipped = !apd_tally_is_finite(step->tally);
+    if (!out->skipped)
+        APD_TRY(update(step, lr, err));
+    if (!apd_loss_scale_update(step->loss_scale, !out->skipped))
         return apd_fail(err, APD_CONFIG,
                         "step %llu: the gradient is not finite: training has diverged; "
                         "lower optim.lr or lengthen schedule.warmup_epochs",
                         (unsigned long long)number);
-
-    tell(step, ADVPROP__V1__PHASE__PHASE_UPDATE);
-    APD_TRY(update_weights(step, lr, err));
-    APD_TRY(update_statistics(step, err));
-    APD_TRY(apd_params_average(step->params, step->config.optim.ema_decay, err));
     for (int branch = 0; branch < APD_BRANCHES; branch++)
         apd_tally_get_loss(step->tally, branch, &out->loss[branch]);
     apd_tally_get_receipts(step->tally, out->receipt);

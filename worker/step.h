@@ -10,6 +10,7 @@
 #include "proto/config.h"
 #include "worker/comm.h"
 #include "worker/data/loader.h"
+#include "worker/loss_scale.h"
 #include "worker/model/net.h"
 #include "worker/model/params.h"
 #include "worker/tally.h"
@@ -25,6 +26,8 @@ struct apd_step_setup {
     int lane_first, lane_count; /* this worker's */
     int eval_images;            /* largest evaluation batch of apd_step_net() */
     uint64_t samples;           /* N of the data set */
+    /* Read and updated by every step; not owned. NULL: no factor. */
+    struct apd_loss_scale *loss_scale;
     /* Told at every change of what the step does; may be NULL. */
     void (*on_phase)(void *ctx, Advprop__V1__Phase phase);
     void *ctx;
@@ -33,6 +36,7 @@ struct apd_step_setup {
 struct apd_step_result {
     struct apd_loss loss[APD_BRANCHES]; /* over all lanes */
     unsigned flags;                     /* union of all workers' */
+    int skipped; /* the gradient overflowed: weights and statistics stay as they were */
     struct apd_step_receipt receipt[2];
 };
 

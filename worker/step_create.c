@@ -35,6 +35,10 @@ void apd_step_destroy(struct apd_step **step)
     free(dead->host.label);
     free(dead->host.keep);
     free(dead->partner);
+    for (int i = 0; dead->executions != NULL && i < dead->slices * (dead->noise_passes + 1); i++)
+        if (dead->executions[i].recording != NULL)
+            dead->be->ops->recording_destroy(dead->be, &dead->executions[i].recording);
+    free(dead->executions);
     apd_shuffle_destroy(&dead->shuffle);
     apd_tally_destroy(&dead->tally);
     apd_gradients_destroy(&dead->gradients);
@@ -232,6 +236,7 @@ enum apd_code apd_step_create(const struct apd_step_setup *setup, struct apd_ste
     step->on_phase = setup->on_phase;
     step->ctx = setup->ctx;
     step->samples = setup->samples;
+    step->loss_scale = setup->loss_scale != NULL ? setup->loss_scale : &step->no_scale;
     step->lanes = setup->lanes;
     step->lane_first = setup->lane_first;
     step->lane_count = setup->lane_count;
@@ -252,6 +257,12 @@ enum apd_code apd_step_create(const struct apd_step_setup *setup, struct apd_ste
     if (setup->config->attack.goal == APD_GOAL_TARGETED)
         step->attack_step = -step->attack_step;
 
+    step->executions =
+        calloc((size_t)(step->slices * (step->noise_passes + 1)), sizeof *step->executions);
+    if (step->executions == NULL) {
+        rc = apd_fail(err, APD_NOMEM, "passes of a step");
+        goto done;
+    }
     APD_GO(make_segments(step, err));
     APD_GO(make_network(step, setup->eval_images, err));
     APD_GO(make_tally(step, err));

@@ -17,6 +17,12 @@ static void set_weights(struct apd_step_labels at, int n, double weight)
         at.weight[i] = (float)weight;
 }
 
+/* The loss is multiplied by its factor through the weights of images. */
+static double scaled(const struct apd_step *step, double weight)
+{
+    return weight * apd_loss_scale_of(step->loss_scale);
+}
+
 /* Images of bad samples, and those they were mixed into, weigh nothing. */
 static void leave_out_bad(struct apd_step_labels at, int n, int mixed)
 {
@@ -147,8 +153,9 @@ enum apd_code apd_step_noise_input(struct apd_step *step, int slice, int k, cons
     pass->d_images = mixed ? step->d_mixed : step->d_attack;
     memcpy(step->host.label, step->attack_label + first_lane * step->aux,
            (size_t)pass->n * sizeof(int32_t));
-    set_weights(step->host, pass->n,
-                step->config.attack.reuse_gradients ? step->config.train.weight_noise : 1);
+    set_weights(
+        step->host, pass->n,
+        scaled(step, step->config.attack.reuse_gradients ? step->config.train.weight_noise : 1));
     for (int i = 0; mixed && i < step->slice_lanes; i++)
         APD_TRY(mix_images(step, first_lane + i, APD_MIX_NOISE_0 + k, step->aux,
                            (const char *)at + (size_t)i * bytes,
@@ -178,7 +185,7 @@ static enum apd_code fill_clean(struct apd_step *step, int lane, const struct ap
     int mixed = step->config.mix.kind != APD_MIX_NONE;
 
     memcpy(at.label, data->labels + row, (size_t)step->clean * sizeof *at.label);
-    set_weights(at, step->clean, step->config.train.weight_clean);
+    set_weights(at, step->clean, scaled(step, step->config.train.weight_clean));
     APD_TRY(step->be->ops->input_pack(step->be, step->clean, step->pixels,
                                       step->staged + row * step->pixels, NULL,
                                       mixed ? step->mixed : to, NULL, err));
@@ -195,7 +202,7 @@ static enum apd_code fill_adv(struct apd_step *step, int lane, void *to, struct 
     const void *from = (char *)step->x_shuffled + (size_t)lane * bytes;
 
     memcpy(at.label, step->shuffled_label + lane * step->aux, (size_t)step->aux * sizeof *at.label);
-    set_weights(at, step->aux, step->config.train.weight_adv);
+    set_weights(at, step->aux, scaled(step, step->config.train.weight_adv));
     if (step->config.mix.adv)
         return mix_images(step, lane, APD_MIX_ADV, step->aux, from, to, at, err);
     memcpy(at.label2, at.label, (size_t)step->aux * sizeof *at.label);

@@ -32,6 +32,7 @@ struct apd_step {
     int noise_passes; /* K, 0 in vanilla mode */
     int aux_row;      /* a lane's first auxiliary image; in mode advprop they are its clean ones */
     size_t pixels;    /* of one image */
+    struct apd_loss_scale *loss_scale, no_scale;
     double eps, attack_step; /* attack_step < 0: down the loss */
     uint64_t number;         /* of the step in flight */
 
@@ -48,7 +49,14 @@ struct apd_step {
     void *mixed, *d_mixed;      /* images of a slice */
     int32_t *partner, *inverse; /* host, of a lane */
     struct apd_bn_pool pool;
-    const uint8_t *staged; /* device, the step's pixels */
+    const uint8_t *staged;                 /* device, the step's pixels */
+    struct apd_step_execution *executions; /* [slices][noise_passes + 1], the train pass last */
+};
+
+/* One of the network's passes in a step: plain at first, then recorded, then replayed. */
+struct apd_step_execution {
+    struct apd_recording *recording;
+    int runs;
 };
 
 static inline int apd_step_is_full(const struct apd_step *step)

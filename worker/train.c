@@ -4,6 +4,7 @@
 #include "worker/train.h"
 
 #include "base/clock.h"
+#include "worker/device.h"
 #include "worker/train_private.h"
 
 #include <inttypes.h>
@@ -48,6 +49,9 @@ static enum apd_code one_step(struct run *run, unsigned *out_flags, struct apd_e
     APD_TRY(apd_step_run(run->step, run->progress.step, data, got == APD_OK ? NULL : &data_err, lr,
                          flags_to_raise(run, commands), &result, err));
     run->progress.step++;
+    if (!run->settled)
+        APD_TRY(apd_device_settled(run->job->be, err));
+    run->settled = 1;
     run_report_bad(run, data);
     *out_flags = result.flags;
     run_report_step(run, &result, lr, apd_now_s() - began, wait_ms);

@@ -33,6 +33,7 @@ struct run {
     uint64_t main_top1, main_images, main_step; /* newest evaluation by main BN */
     double last_save_s, images_per_s;
     int save_asked;
+    int settled; /* a step is done since the start */
 };
 
 static inline uint64_t run_batch(const struct run *run)

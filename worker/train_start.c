@@ -3,8 +3,10 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "proto/run_dir.h"
+#include "worker/device.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,7 +117,6 @@ static enum apd_code make_step(struct run *run, struct apd_err *err)
 {
     struct apd_step_setup setup = {.config = run->config,
                                    .params = run->job->params,
-                                   .comm = run->job->comm,
                                    .host_comm = run->job->comm,
                                    .lanes = (int)run->plan_desc.lanes,
                                    .lane_first = (int)run->lane_first,
@@ -125,6 +126,14 @@ static enum apd_code make_step(struct run *run, struct apd_err *err)
                                    .on_phase = on_phase,
                                    .ctx = run->link};
 
+    APD_TRY(
+        apd_device_comm(run->config, run->job->be, run->job->comm, &run->job->device_comm, err));
+    if (!apd_device_scales_loss(run->config, run->job->be))
+        run->progress.scale = (struct apd_loss_scale){0};
+    else if (run->progress.scale.factor == 0)
+        run->progress.scale.factor = (uint64_t)exp2(floor(log2(run->config->cuda.loss_scale)));
+    setup.loss_scale = &run->progress.scale;
+    setup.comm = run->job->device_comm;
     return apd_step_create(&setup, &run->step, err);
 }
 

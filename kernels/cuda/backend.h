@@ -45,7 +45,7 @@ struct cuda_backend {
     int stage;     /* the next slot */
     int recording; /* between record_begin and record_end */
     size_t held_bytes;
-    char device[128]; /* name */
+    char device[256]; /* name */
     enum apd_code (*poll)(void *ctx, struct apd_err *err);
     void *poll_ctx;
 };

@@ -1,0 +1,56 @@
+#include "base/log.h"
+#include "kernels/cuda/cuda.h"
+#include "worker/comm_nccl.h"
+#include "worker/device.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum apd_code apd_device_has_cuda(struct apd_err *err)
+{
+    int count;
+
+    return apd_cuda_devices(&count, err);
+}
+
+enum apd_code apd_device_open_cuda(const struct apd_config *config,
+                                   const struct apd_device_place *place, struct apd_backend **out,
+                                   char text[128], struct apd_err *err)
+{
+    const char *precision = config->cuda.precision;
+    char engines[2 * APD_TEXT];
+    struct apd_cuda_options options = {.local_rank = place->local_rank,
+                                       .type = APD_CUDA_F32,
+                                       .tf32 = strcmp(precision, "tf32") == 0,
+                                       .nondeterministic = !config->cuda.deterministic,
+                                       .graphs = (int)config->cuda.graphs,
+                                       .timeout_s = config->cluster.silent_timeout_s};
+
+    if (strcmp(precision, "fp16") == 0)
+        options.type = APD_CUDA_F16;
+    if (strcmp(precision, "bf16") == 0)
+        options.type = APD_CUDA_BF16;
+    if (place->run_dir != NULL) {
+        (void)snprintf(engines, sizeof engines, "%s/engines-%d.json", place->run_dir,
+                       place->local_rank);
+        options.engines = engines;
+    }
+    APD_TRY(apd_backend_cuda(&options, out, err));
+    (void)snprintf(text, 128, "cuda %s, %.100s", precision, apd_cuda_device_name(*out));
+    return APD_OK;
+}
+
+enum apd_code apd_device_comm_cuda(const struct apd_config *config, struct apd_backend *be,
+                                   struct apd_comm *host, struct apd_comm **out,
+                                   struct apd_err *err)
+{
+    APD_TRY(apd_comm_nccl(be, host, config->cluster.silent_timeout_s, out, err));
+    (*out)->bucket_bytes = (size_t)(config->cuda.bucket_mb * 1e6) & ~(size_t)15;
+    return APD_OK;
+}
+
+enum apd_code apd_device_settled_cuda(struct apd_backend *be, struct apd_err *err)
+{
+    apd_log(APD_LOG_INFO, "GPU memory", "held_mb=%zu", apd_cuda_held_bytes(be) >> 20);
+    return apd_cuda_save_engines(be, err);
+}
