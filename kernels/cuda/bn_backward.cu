@@ -138,9 +138,10 @@ __global__ void __launch_bounds__(BLOCK_THREADS)
                        int batch_stats, T *d_x)
 {
     int s = int(blockIdx.z), group = int(blockIdx.y * blockDim.x + threadIdx.x);
-    size_t channels = size_t(groups) * GROUP, step = size_t(gridDim.x) * blockDim.y;
-    size_t pixel = size_t(seg.first[s]) * plane;
-    size_t end = pixel + size_t(seg.images[s]) * plane, channel = size_t(group) * GROUP;
+    size_t channels = size_t(groups) * GROUP, channel = size_t(group) * GROUP;
+    size_t image = plane * channels, at = size_t(seg.first[s]) * image;
+    size_t end = at + size_t(seg.images[s]) * image;
+    size_t step = size_t(gridDim.x) * blockDim.y * channels;
     size_t row = size_t(s) * 2 * channels + channel;
     float mean[GROUP], scale[GROUP], mean_g[GROUP] = {}, slope[GROUP] = {};
 
@@ -157,12 +158,13 @@ __global__ void __launch_bounds__(BLOCK_THREADS)
 #pragma unroll
     for (int k = 0; k < GROUP; k++)
         scale[k] *= of_set(gamma.at, seg.set[s])[channel + k];
-    for (pixel += size_t(blockIdx.x) * blockDim.y + threadIdx.y; pixel < end; pixel += step) {
+    at += (size_t(blockIdx.x) * blockDim.y + threadIdx.y) * channels + channel;
+    for (; at < end; at += step) {
         float g[GROUP], v[GROUP];
 
-        load<GROUP>(d_g + pixel * channels + channel, g);
+        load<GROUP>(d_g + at, g);
         if (batch_stats) {
-            load<GROUP>(x + pixel * channels + channel, v);
+            load<GROUP>(x + at, v);
 #pragma unroll
             for (int k = 0; k < GROUP; k++)
                 g[k] = fmaf(-(v[k] - mean[k]), slope[k], g[k] - mean_g[k]);
@@ -170,7 +172,7 @@ __global__ void __launch_bounds__(BLOCK_THREADS)
 #pragma unroll
         for (int k = 0; k < GROUP; k++)
             g[k] *= scale[k];
-        store<GROUP>(d_x + pixel * channels + channel, g);
+        store<GROUP>(d_x + at, g);
     }
 }
 EMU_KERNEL(k_bn_backward_data<float>)

@@ -232,9 +232,10 @@ __global__ void __launch_bounds__(BLOCK_THREADS)
                  apd_cuda_sets gamma, apd_cuda_sets beta, const T *add, int relu, T *y)
 {
     int s = int(blockIdx.z), group = int(blockIdx.y * blockDim.x + threadIdx.x);
-    size_t channels = size_t(groups) * GROUP, step = size_t(gridDim.x) * blockDim.y;
-    size_t pixel = size_t(seg.first[s]) * plane;
-    size_t end = pixel + size_t(seg.images[s]) * plane, channel = size_t(group) * GROUP;
+    size_t channels = size_t(groups) * GROUP, channel = size_t(group) * GROUP;
+    size_t image = plane * channels, at = size_t(seg.first[s]) * image;
+    size_t end = at + size_t(seg.images[s]) * image;
+    size_t step = size_t(gridDim.x) * blockDim.y * channels;
     float mean[GROUP], scale[GROUP], shift[GROUP];
 
     if (group >= groups)
@@ -246,12 +247,13 @@ __global__ void __launch_bounds__(BLOCK_THREADS)
     for (int k = 0; k < GROUP; k++)
         scale[k] *= shift[k];
     load<GROUP>(of_set(beta.at, seg.set[s]) + channel, shift);
-    for (pixel += size_t(blockIdx.x) * blockDim.y + threadIdx.y; pixel < end; pixel += step) {
+    at += (size_t(blockIdx.x) * blockDim.y + threadIdx.y) * channels + channel;
+    for (; at < end; at += step) {
         float v[GROUP], more[GROUP];
 
-        load<GROUP>(x + pixel * channels + channel, v);
+        load<GROUP>(x + at, v);
         if (add != NULL)
-            load<GROUP>(add + pixel * channels + channel, more);
+            load<GROUP>(add + at, more);
 #pragma unroll
         for (int k = 0; k < GROUP; k++) {
             v[k] = fmaf(v[k] - mean[k], scale[k], shift[k]);
@@ -259,7 +261,7 @@ __global__ void __launch_bounds__(BLOCK_THREADS)
                 v[k] += more[k];
             v[k] = relu && v[k] < 0 ? 0.0f : v[k]; /* NaN stays */
         }
-        store<GROUP>(y + pixel * channels + channel, v);
+        store<GROUP>(y + at, v);
     }
 }
 EMU_KERNEL(k_bn_forward<float>)

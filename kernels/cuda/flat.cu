@@ -1,7 +1,7 @@
 /* Elementwise work on flat arrays: any length, any alignment of its elements. */
 #include "kernels/cuda/reduce.cuh"
 
-enum { FLOATS = 4, ELEMENTS = 8 };
+enum { DOUBLES = 2, FLOATS = 4, ELEMENTS = 8 };
 
 template <class T> struct Cast {
     const float *src;
@@ -93,12 +93,17 @@ struct AddDoubles {
 
     template <int N> __device__ void run(size_t i) const
     {
-#pragma unroll
-        for (int k = 0; k < N; k++)
-            dst[i + k] += src[i + k];
+        if constexpr (N == 2) {
+            double2 v = *reinterpret_cast<const double2 *>(src + i);
+            double2 sum = *reinterpret_cast<const double2 *>(dst + i);
+
+            *reinterpret_cast<double2 *>(dst + i) = make_double2(sum.x + v.x, sum.y + v.y);
+        } else {
+            dst[i] += src[i];
+        }
     }
 };
-EMU_KERNEL(k_flat<1, AddDoubles>)
+EMU_KERNEL(k_flat<DOUBLES, AddDoubles>)
 
 /* ---- anything infinite or NaN ---- */
 
@@ -211,7 +216,7 @@ extern "C" cudaError_t apd_cuda_add(enum apd_cuda_type type, size_t n, const voi
 extern "C" cudaError_t apd_cuda_add_doubles(size_t n, const double *src, double *dst,
                                             cudaStream_t stream)
 {
-    return launch_flat<1>(stream, n, AddDoubles{src, dst}, array(src), array(dst));
+    return launch_flat<DOUBLES>(stream, n, AddDoubles{src, dst}, array(src), array(dst));
 }
 
 extern "C" cudaError_t apd_cuda_sgd(size_t n, const struct apd_sgd *sgd, const float *d_w, float *w,

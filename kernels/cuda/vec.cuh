@@ -60,22 +60,34 @@ template <int N, class T> static __device__ __forceinline__ void load(const T *p
     }
 }
 
+/* Two elements of 16 bits as they lie in memory. */
+static __device__ __forceinline__ unsigned pair_of(float low, float high, const __half *)
+{
+    __half2 pair = __floats2half2_rn(low, high);
+
+    return *reinterpret_cast<unsigned *>(&pair);
+}
+static __device__ __forceinline__ unsigned pair_of(float low, float high, const __nv_bfloat16 *)
+{
+    __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+
+    return *reinterpret_cast<unsigned *>(&pair);
+}
+
+/* Words are put together here: left to itself nvcc stores halves two by two. */
 template <int N, class T> static __device__ __forceinline__ void store(T *p, const float (&v)[N])
 {
-    if constexpr (N * sizeof(T) % 16 == 0) {
-#pragma unroll
-        for (int part = 0; part < int(N * sizeof(T) / 16); part++) {
-            uint4 raw;
-            T *values = reinterpret_cast<T *>(&raw);
-
-#pragma unroll
-            for (int k = 0; k < int(16 / sizeof(T)); k++)
-                from_float(v[part * int(16 / sizeof(T)) + k], &values[k]);
-            reinterpret_cast<uint4 *>(p)[part] = raw;
-        }
-    } else {
-        static_assert(N == 1, "a run fills 16 bytes or is one element");
+    if constexpr (N == 1) {
         from_float(v[0], p);
+    } else if constexpr (sizeof(T) == 4) {
+        static_assert(N % 4 == 0, "a run fills 16 bytes or is one element");
+#pragma unroll
+        for (int k = 0; k < N; k += 4)
+            *reinterpret_cast<float4 *>(p + k) = make_float4(v[k], v[k + 1], v[k + 2], v[k + 3]);
+    } else {
+        static_assert(N == 8, "a run fills 16 bytes or is one element");
+        *reinterpret_cast<uint4 *>(p) = make_uint4(pair_of(v[0], v[1], p), pair_of(v[2], v[3], p),
+                                                   pair_of(v[4], v[5], p), pair_of(v[6], v[7], p));
     }
 }
 

@@ -96,8 +96,9 @@ Main home;
 unsigned running, threads;
 const Call *kernel;
 std::vector<std::unique_ptr<unsigned char, decltype(&free)>> shared;
-char order_of_launch;                 /* its address stands for the launch, to TSan */
-char order_of_block[64], *block_mark; /* and for the barrier of the block that runs */
+/* Their addresses stand for the order of things, to TSan: a launch begins after all that was before
+ * it and ends before what follows; a block has its barriers, not those of the block before it. */
+char launch_begins, launch_ends, block_marks[64], *block_mark = block_marks;
 uint64_t random_state = 88172645463325252u;
 int order = -1, order_now; /* -1: as the environment says */
 
@@ -214,11 +215,11 @@ void fiber_main()
 {
     arrive_on_stack(nullptr, &home.stack_bottom, &home.stack_size);
     for (;;) {
-        observe(&order_of_launch);
+        observe(&launch_begins);
         observe(block_mark);
         (*kernel)();
         fibers[running].state = ENDED;
-        publish(&order_of_launch);
+        publish(&launch_ends);
         go_home();
     }
 }
@@ -348,7 +349,7 @@ void run_block(uint3 at, dim3 grid, dim3 block, size_t shared_bytes)
     threads = block.x * block.y * block.z;
     warps.assign((threads + LANES - 1) / LANES, Warp());
     new_shared_memory(shared_bytes);
-    block_mark = order_of_block + (block_mark - order_of_block + 1) % sizeof order_of_block;
+    block_mark = block_marks + (block_mark - block_marks + 1) % sizeof block_marks;
     publish(block_mark);
     for (unsigned i = 0; i < threads; i++) {
         Thread t = {make_uint3(i % block.x, i / block.x % block.y, i / (block.x * block.y)),
@@ -494,18 +495,16 @@ cudaError_t launch(dim3 grid, dim3 block, size_t shared_bytes, const Call &call)
     fibers.resize(MAX_THREADS); /* once: fibers keep pointers into it */
     kernel = &call;
     order_now = current_order();
-    if (block_mark == nullptr)
-        block_mark = order_of_block;
 #ifdef EMU_TSAN
     if (home.tsan == nullptr)
         home.tsan = __tsan_get_current_fiber();
 #endif
-    publish(&order_of_launch);
+    publish(&launch_begins);
     for (unsigned z : places(grid.z))
         for (unsigned y : places(grid.y))
             for (unsigned x : places(grid.x))
                 run_block(make_uint3(x, y, z), grid, block, shared_bytes);
-    observe(&order_of_launch);
+    observe(&launch_ends);
     shared.clear();
     return cudaSuccess;
 }
