@@ -56,21 +56,24 @@ static size_t pages(size_t bytes)
     return (bytes + PAGE - 1) / PAGE * PAGE;
 }
 
-static std::string caller(const void *by)
-{
-    Dl_info info;
+/* A name for an address, without allocating: the fault handler asks too. */
+struct Caller {
     char text[256];
 
-    if (dladdr(by, &info) == 0)
-        snprintf(text, sizeof text, "%p", by);
-    else if (info.dli_sname == NULL)
-        snprintf(text, sizeof text, "%s+0x%zx", info.dli_fname,
-                 (size_t)((const char *)by - (const char *)info.dli_fbase));
-    else
-        snprintf(text, sizeof text, "%s+0x%zx", info.dli_sname,
-                 (size_t)((const char *)by - (const char *)info.dli_saddr));
-    return text;
-}
+    explicit Caller(const void *by)
+    {
+        Dl_info info;
+
+        if (dladdr(by, &info) == 0)
+            snprintf(text, sizeof text, "%p", by);
+        else if (info.dli_sname == NULL)
+            snprintf(text, sizeof text, "%s+0x%zx", info.dli_fname,
+                     (size_t)((const char *)by - (const char *)info.dli_fbase));
+        else
+            snprintf(text, sizeof text, "%s+0x%zx", info.dli_sname,
+                     (size_t)((const char *)by - (const char *)info.dli_saddr));
+    }
+};
 
 static void describe(const char *at, char *text, size_t size)
 {
@@ -83,7 +86,7 @@ static void describe(const char *at, char *text, size_t size)
     const Allocation &a = (--i)->second;
     snprintf(text, size, "byte %zu of allocation %ld, %s as %zu bytes on device %d by %s",
              (size_t)(at - i->first), a.number, a.live ? "allocated" : "freed, once allocated",
-             a.bytes, a.device, caller(a.by).c_str());
+             a.bytes, a.device, Caller(a.by).text);
 }
 
 /* Faults outside of the arena are not ours. This ends the process, so it may do what handlers
@@ -138,6 +141,8 @@ void open_memory(int device)
 {
     Memory &m = memory();
 
+    if (settings().devices == 1)
+        device = -1; /* all the same: no need to close between kernels and copies */
     if (m.open == device)
         return;
     close_memory();
@@ -165,7 +170,7 @@ static void check_redzone(const char *start, const Allocation &a, const char *op
         if ((unsigned char)start[a.bytes + i] != FENCE)
             die("%s wrote past device memory: byte %zu of allocation %ld, allocated as %zu bytes "
                 "by %s",
-                operation, a.bytes + i, a.number, a.bytes, caller(a.by).c_str());
+                operation, a.bytes + i, a.number, a.bytes, Caller(a.by).text);
 }
 
 void check_redzones(const char *operation)
@@ -259,12 +264,12 @@ int report_memory()
         if (!a.live)
             continue;
         fprintf(stderr, "standin: left at exit: device memory, %zu bytes, allocated by %s\n",
-                a.bytes, caller(a.by).c_str());
+                a.bytes, Caller(a.by).text);
         left++;
     }
     for (const auto &[start, p] : memory().pinned) {
         fprintf(stderr, "standin: left at exit: %s memory, %zu bytes, of %s\n",
-                p.registered ? "registered" : "pinned", p.bytes, caller(p.by).c_str());
+                p.registered ? "registered" : "pinned", p.bytes, Caller(p.by).text);
         left++;
     }
     return left;
