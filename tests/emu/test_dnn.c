@@ -131,6 +131,7 @@ static void bench_init(struct bench *b, const struct apd_dnn_problem *problem,
     assert_true(b->sum != NULL && b->size != NULL);
     /* What must not be read. */
     OK(cudaMemset(result_of(b)->device, 0xff, result_of(b)->count * elem_bytes(p->type)));
+    OK(cudaDeviceSynchronize());
 }
 
 static void bench_fini(struct bench *b)
