@@ -68,7 +68,7 @@ static int weigh(const struct apd_axis *axis, double scale, int at, int32_t *wei
                  int32_t *out_first)
 {
     double support = scale < 1 ? 1 : scale, per_tap = 1 / support, sum = 0;
-    double centre = axis->from + (at + 0.5) * scale;
+    double centre = (at + 0.5) * scale;
     int first = (int)(centre - support + 0.5), end = (int)(centre + support + 0.5);
 
     if (first < 0)
@@ -158,7 +158,7 @@ static void finish(struct filter *filter)
 static enum apd_code make_filter(const struct apd_axis *axis, int mirror, struct filter *filter,
                                  struct apd_err *err)
 {
-    double scale = (double)(axis->to - axis->from) / axis->out;
+    double scale = (double)axis->size / axis->out;
     int wide = round_up((int)ceil(scale < 1 ? 1 : scale) * 2 + 1, APD_RESIZE_TAPS);
 
     APD_TRY(make_room(filter, axis->count, wide, err));
