@@ -5,7 +5,7 @@
 #ifndef APD_KERNELS_CUDA_VEC_CUH
 #define APD_KERNELS_CUDA_VEC_CUH
 
-#include "kernels/cuda/launch.h"
+#include "kernels/cuda/launch.cuh"
 
 static __device__ __forceinline__ float to_float(float v)
 {

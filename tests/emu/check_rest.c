@@ -124,7 +124,7 @@ static struct loss_data make_loss(const struct loss_case *k)
         d.weight[i] = i % 4 == 3 ? 0 : d.weight[i];
     }
     if (k->nans) {
-        d.logits[0] = NAN;
+        d.logits[k->classes - 1] = NAN; /* not in the first lane of a warp */
         d.logits[(size_t)k->classes + (size_t)d.label[1]] = NAN;
         d.logits[2 * (size_t)k->classes] = INFINITY;
     }
