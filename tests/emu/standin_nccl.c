@@ -193,6 +193,8 @@ static ncclResult_t advance(struct ncclComm *comm)
         status = standin_nccl_join(comm);
         if (status == ncclSuccess)
             comm->state = READY;
+        else if (status == ncclInProgress)
+            standin_nccl_look_around(comm);
     } else if (comm->state == FINALIZING) {
         status = advance_finalize(comm);
     } else if (operation != NULL) {
@@ -206,7 +208,8 @@ static ncclResult_t state_of(struct ncclComm *comm)
 {
     ncclResult_t status;
 
-    if (comm->state != SPLITTING)
+    /* Who joins looks at what the others have said first, even if they have gone since. */
+    if (comm->state > JOINING)
         standin_nccl_look_around(comm);
     status = (ncclResult_t)atomic_load(&comm->async);
     if (status != ncclSuccess)
