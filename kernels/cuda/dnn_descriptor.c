@@ -24,6 +24,7 @@ enum apd_code dnn_new(struct dnn_bag *bag, cudnnBackendDescriptorType_t type,
     enum apd_code rc = APD_OK;
 
     assert(bag->count < (int)(sizeof bag->at / sizeof *bag->at));
+    *out = NULL;
     DNN_GO(cudnnBackendCreateDescriptor(type, &bag->at[bag->count]));
     *out = bag->at[bag->count++];
 done:
