@@ -1,6 +1,7 @@
 #include "worker/index/pack.h"
 
 #include "base/fs.h"
+#include "worker/data/idx.h"
 #include "worker/index/out_file.h"
 #include "worker/index/pack_source.h"
 #include "worker/index/parallel.h"
@@ -258,6 +259,6 @@ enum apd_code apd_pack(const struct apd_pack_settings *settings, struct apd_pack
                        struct apd_err *err)
 {
     *out = (struct apd_pack_report){0};
-    return apd_pack_is_idx(settings->src) ? pack_idx(settings, out, err)
+    return apd_idx_is_there(settings->src) ? pack_idx(settings, out, err)
                                           : pack_folder(settings, out, err);
 }
