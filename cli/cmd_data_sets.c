@@ -1,4 +1,4 @@
-/* advprop data index, verify, stat, pack, cat, corrupt: each becomes `advprop-worker --data-...`,
+/* advprop data index, verify, stat, pack, corrupt: each becomes `advprop-worker --data-...`,
  * which owns the readers. What is allowed and what it means is here. */
 #include "cli/cmd_data_sets.h"
 #include "cli/command.h"
@@ -72,8 +72,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 'j':
         add(args, state, "--json", "");
         return 0;
-    case 'r':
-        return 0; /* what it does anyway */
     case 'c':
         add(args, state, "--corruption=", arg);
         return 0;
@@ -220,23 +218,6 @@ int apd_cmd_data_pack(int argc, char **argv)
     };
 
     return run(&argp, "--data-pack", 2, argc, argv);
-}
-
-int apd_cmd_data_cat(int argc, char **argv)
-{
-    static const struct argp_option options[] = {
-        {"output", 'o', "FILE", 0, "write to FILE (standard output)", 0},
-        {"raw", 'r', NULL, 0, "the bytes as they are stored (this is the default)", 0},
-        {0},
-    };
-    static const struct argp argp = {
-        .options = options,
-        .parser = parse,
-        .args_doc = "SRC|MANIFEST N",
-        .doc = "Writes the image of sample N; what is known of it goes to standard error.",
-    };
-
-    return run(&argp, "--data-cat", 2, argc, argv);
 }
 
 int apd_cmd_data_corrupt(int argc, char **argv)

@@ -167,22 +167,15 @@ def photographs(root):
     return found
 
 
-def evaluation_view(image, resize, size):
-    """torchvision's Resize and CenterCrop by Pillow."""
-    w, h = image.size
-    w, h = (resize, int(resize * h / w)) if w <= h else (int(resize * w / h), resize)
-    left, top = round((w - size) / 2), round((h - size) / 2)
-    return np.asarray(image.resize((w, h), Image.BILINEAR).crop((left, top, left + size, top + size)))
-
-
 def test_photographs_are_cut_as_for_imagenet_c_and_corrupted(tool, workdir):
     originals = photographs(workdir / "set")
     for words, (resize, size) in (((), (256, 224)), (("--size", 96), (109, 96)),
                                   (("--size", 64, "--resize", 70), (70, 64))):
         folder = workdir / f"c{size}"
         corrupt(workdir / "set", folder, "-c", "gaussian_noise,fog", "-s", 3, "--seed", 4, *words)
-        expected = {f"{name}/3/{label}/{i:05}.png": tool.run(evaluation_view(image, resize, size), name, 3, 4, i)[1]
-                    for name in ("gaussian_noise", "fog") for i, (label, image) in enumerate(originals)}
+        views = [(label, corrupt_tool.evaluation_view(image, resize, size)) for label, image in originals]
+        expected = {f"{name}/3/{label}/{i:05}.png": tool.run(view, name, 3, 4, i)[1]
+                    for name in ("gaussian_noise", "fog") for i, (label, view) in enumerate(views)}
         assert files_of(folder).keys() == expected.keys()
         for path, pixels in expected.items():
             assert np.array_equal(np.asarray(Image.open(folder / path)), pixels), path

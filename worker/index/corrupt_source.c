@@ -135,8 +135,7 @@ enum apd_code apd_corrupt_source_read(const struct apd_corrupt_source *source,
     APD_TRY(apd_image_reserve(planes, w, h, c, err));
     APD_TRY(apd_image_reserve(out, w, h, c, err));
     APD_TRY(apd_sampler_run(sampler, 0, sample, planes->px, out_label, err));
-    for (size_t i = 0, pixels = (size_t)h * (size_t)w; i < pixels * (size_t)c; i++)
-        out->px[i] = planes->px[i % (size_t)c * pixels + i / (size_t)c];
+    apd_image_interleave(planes->px, out);
     return APD_OK;
 }
 
