@@ -64,7 +64,7 @@ enum apd_code apd_tool_data_view(struct apd_job *job, const struct apd_view_opti
     APD_GO(apd_image_reserve(&image, shape.w, shape.h, shape.c, err));
     APD_GO(apd_sampler_run(sampler, options->epoch, options->sample, planes.px, &label, err));
     apd_image_interleave(planes.px, &image);
-    APD_GO(apd_png_write(image.px, shape.w, shape.h, shape.c, &png, err));
+    APD_GO(apd_png_write(image.px, shape.w, shape.h, shape.c, APD_PNG_SMALL, &png, err));
     APD_GO(apd_show_bytes(options->out, png.data, png.size, err));
     print_facts(dataset, options, &shape, label);
 done:

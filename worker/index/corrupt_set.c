@@ -75,12 +75,14 @@ static enum apd_code write_image(const struct job *job, const char *path, struct
                                  struct apd_err *err)
 {
     const struct apd_image *image = &buffers->image;
+    int is_small = image->w <= APD_CORRUPTION_SMALL_PX && image->h <= APD_CORRUPTION_SMALL_PX;
     unsigned char *jpeg;
     unsigned long bytes;
     enum apd_code rc;
 
     if (job->settings->jpeg_quality == 0) {
-        APD_TRY(apd_png_write(image->px, image->w, image->h, image->c, &buffers->png, err));
+        APD_TRY(apd_png_write(image->px, image->w, image->h, image->c,
+                              is_small ? APD_PNG_SMALL : APD_PNG_FAST, &buffers->png, err));
         return apd_write_file(path, buffers->png.data, buffers->png.size, 0, err);
     }
     APD_TRY(apd_jpeg_encode(image, job->settings->jpeg_quality, &jpeg, &bytes, err));

@@ -85,7 +85,7 @@ static enum apd_code take_idx(const struct apd_pack_source *source, uint64_t sam
 
     APD_TRY(apd_dataset_fetch(dataset, sample, &none, &stored, err));
     *out_label = stored.label;
-    return apd_png_write(stored.bytes, dataset->w, dataset->h, 1, out, err);
+    return apd_png_write(stored.bytes, dataset->w, dataset->h, 1, APD_PNG_SMALL, out, err);
 }
 
 enum apd_code apd_pack_source_read(const struct apd_pack_source *source, uint64_t sample,
