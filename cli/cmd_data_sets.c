@@ -1,4 +1,4 @@
-/* advprop data index, verify, stat, pack, cat, corrupt: each becomes `advprop-worker --data-...`,
+/* advprop data index, verify, stat, pack, corrupt: each becomes `advprop-worker --data-...`,
  * which owns the readers. What is allowed and what it means is here. */
 #include "cli/cmd_data_sets.h"
 #include "cli/command.h"
@@ -11,7 +11,9 @@
 #define THREADS      "threads", 't', "N", 0, "threads (as many as there are cores)", 0
 #define THREADS_MOST 1024
 
-enum { KEY_SEED = 256, KEY_SPLIT };
+enum { KEY_SEED = 256, KEY_SPLIT, KEY_SIZE, KEY_RESIZE, KEY_CHANNELS, KEY_JPEG };
+
+enum { SIZE_MOST = 4096 };
 
 /* Options go to the worker as they are checked here. */
 struct set_args {
@@ -70,8 +72,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 'j':
         add(args, state, "--json", "");
         return 0;
-    case 'r':
-        return 0; /* what it does anyway */
     case 'c':
         add(args, state, "--corruption=", arg);
         return 0;
@@ -85,6 +85,20 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         if (strcmp(arg, "train") != 0 && strcmp(arg, "test") != 0)
             argp_error(state, "--split: expected train or test, found \"%s\"", arg);
         add(args, state, "--split=", arg);
+        return 0;
+    case KEY_SIZE:
+        take_number(args, "size", arg, 1, SIZE_MOST, "--size=", state);
+        return 0;
+    case KEY_RESIZE:
+        take_number(args, "resize", arg, 1, 2 * SIZE_MOST, "--resize=", state);
+        return 0;
+    case KEY_CHANNELS:
+        if (strcmp(arg, "1") != 0 && strcmp(arg, "3") != 0)
+            argp_error(state, "--channels: expected 1 or 3, found \"%s\"", arg);
+        add(args, state, "--channels=", arg);
+        return 0;
+    case KEY_JPEG:
+        take_number(args, "jpeg", arg, 1, 100, "--jpeg=", state);
         return 0;
     case 'l':
         take_number(args, "limit", arg, 1, LONG_MAX, "--limit=", state);
@@ -206,23 +220,6 @@ int apd_cmd_data_pack(int argc, char **argv)
     return run(&argp, "--data-pack", 2, argc, argv);
 }
 
-int apd_cmd_data_cat(int argc, char **argv)
-{
-    static const struct argp_option options[] = {
-        {"output", 'o', "FILE", 0, "write to FILE (standard output)", 0},
-        {"raw", 'r', NULL, 0, "the bytes as they are stored (this is the default)", 0},
-        {0},
-    };
-    static const struct argp argp = {
-        .options = options,
-        .parser = parse,
-        .args_doc = "SRC|MANIFEST N",
-        .doc = "Writes the image of sample N; what is known of it goes to standard error.",
-    };
-
-    return run(&argp, "--data-cat", 2, argc, argv);
-}
-
 int apd_cmd_data_corrupt(int argc, char **argv)
 {
     static const struct argp_option options[] = {
@@ -230,7 +227,13 @@ int apd_cmd_data_corrupt(int argc, char **argv)
          "which: by name, the 15 of the benchmark, or with the four extra ones (15)", 0},
         {"severity", 's', "1-5[,...]", 0, "which severities (1-5)", 0},
         {"seed", KEY_SEED, "N", 0, "of all chance (0)", 0},
-        {"split", KEY_SPLIT, "train|test", 0, "which split of SRC (test)", 0},
+        {"split", KEY_SPLIT, "train|test", 0, "which split of an IDX data set (test)", 0},
+        {"size", KEY_SIZE, "PX", 0, "side of the square that image files become (224)", 0},
+        {"resize", KEY_RESIZE, "PX", 0,
+         "their shorter side, before the square in the middle is cut out (SIZE * 256 / 224)", 0},
+        {"channels", KEY_CHANNELS, "1|3", 0, "image files as grey or as colour (3)", 0},
+        {"jpeg", KEY_JPEG, "QUALITY", 0,
+         "write JPEG files, as ImageNet-C's are with 85 (lossless PNG)", 0},
         {"limit", 'l', "N", 0, "only the first N images (all)", 0},
         {THREADS},
         {0},
@@ -239,9 +242,12 @@ int apd_cmd_data_corrupt(int argc, char **argv)
         .options = options,
         .parser = parse,
         .args_doc = "SRC DST",
-        .doc = "Writes the images of an IDX data set under the corruptions of Hendrycks and "
-               "Dietterich, as DST/CORRUPTION/SEVERITY/CLASS/SAMPLE.png. The same seed gives the "
-               "same images. What is there is kept; interrupted, the same command goes on.",
+        .doc = "Writes images under the corruptions of Hendrycks and Dietterich, as "
+               "DST/CORRUPTION/SEVERITY/CLASS/SAMPLE.png. The same seed gives the same images. "
+               "What is there is kept; interrupted, the same command goes on."
+               "\v" SRC_DOC "Or a manifest, or an IDX data set, whose images are taken as they "
+               "are. Other images become squares first, as for ImageNet-C. Those that cannot be "
+               "used are named and left out.",
     };
 
     return run(&argp, "--data-corrupt", 2, argc, argv);

@@ -57,6 +57,9 @@ static void view_progress(const json_t *status, FILE *out)
         fprintf(out, ", %s left", apd_duration(apd_field(status, "eta_s"), left));
     fputc('\n', out);
     if (last != NULL)
+        fprintf(out, LABEL "%.1f %% of the time of steps waiting for it\n", "data",
+                100 * apd_field(status, "data_wait_share"));
+    if (last != NULL)
         fprintf(out, LABEL "clean %.4f, noise %.4f, adv %.4f; learning rate %.4g\n", "losses",
                 apd_field(status, "loss_clean_mean"), apd_field(status, "loss_noise_mean"),
                 apd_field(status, "loss_adv_mean"), apd_field(last, "lr"));
@@ -95,8 +98,8 @@ static void view_workers(const json_t *list, FILE *out)
 {
     if (json_array_size(list) == 0)
         return;
-    fprintf(out, "\n%4s  %-16s %8s  %-13s %9s  %-9s %9s %8s  %s\n", "rank", "host", "pid", "phase",
-            "step", "lanes", "images/s", "silent", "backend");
+    fprintf(out, "\n%4s  %-16s %8s  %-13s %9s  %-9s %9s %9s %8s  %s\n", "rank", "host", "pid",
+            "phase", "step", "lanes", "images/s", "data wait", "silent", "backend");
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *worker = json_array_get(list, i);
         unsigned long long first = apd_field_u64(worker, "lane_first");
@@ -105,14 +108,14 @@ static void view_workers(const json_t *list, FILE *out)
 
         if (count > 0)
             (void)snprintf(lanes, sizeof lanes, "%llu-%llu", first, first + count - 1);
-        fprintf(out, "%4llu  %-16s %8llu  %-13s %9llu  %-9s %9.0f %6.1f s  %s\n",
+        fprintf(out, "%4llu  %-16s %8llu  %-13s %9llu  %-9s %9.0f %7.1f %% %6.1f s  %s\n",
                 (unsigned long long)apd_field_u64(worker, "rank"), apd_field_text(worker, "host"),
                 (unsigned long long)apd_field_u64(worker, "pid"),
                 apd_field_bool(worker, "connected") ? apd_field_text(worker, "phase")
                                                     : "not connected",
                 (unsigned long long)apd_field_u64(worker, "step"), lanes,
-                apd_field(worker, "images_per_s"), apd_field(worker, "silent_ms") / 1000,
-                apd_field_text(worker, "backend"));
+                apd_field(worker, "images_per_s"), 100 * apd_field(worker, "data_wait_share"),
+                apd_field(worker, "silent_ms") / 1000, apd_field_text(worker, "backend"));
         if (*apd_field_text(worker, "detail") != '\0')
             fprintf(out, "      waits for %s\n", apd_field_text(worker, "detail"));
     }

@@ -109,6 +109,7 @@ static void handle_heartbeat(struct apd_worker *worker, const Advprop__V1__Heart
 {
     worker->phase = beat->phase;
     worker->images_per_s = beat->images_per_s;
+    worker->data_wait_share = beat->data_wait_share;
     worker->rss_bytes = beat->rss_bytes;
     (void)snprintf(worker->detail, sizeof worker->detail, "%s", beat->detail);
     if (beat->step > worker->step)
@@ -118,6 +119,7 @@ static void handle_heartbeat(struct apd_worker *worker, const Advprop__V1__Heart
 static void record_step(struct apd_coord *coord)
 {
     coord->recorded_ms = coord_now(coord);
+    coord->metrics.last.data_wait_share = apd_metrics_take_wait_share(&coord->metrics);
     coord->world.metric(coord->world.ctx, "step", coord->metrics.last.step,
                         &coord->metrics.last.base);
 }

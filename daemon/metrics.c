@@ -21,6 +21,8 @@ int apd_metrics_step(struct apd_metrics *metrics, uint64_t now_ms,
     if (report->step <= metrics->last.step)
         return 0;
     metrics->last = *report;
+    metrics->wait_ms += report->data_wait_ms;
+    metrics->wait_of_ms += report->step_ms;
     slot = &metrics->step[metrics->steps++ % APD_METRICS_STEPS];
     *slot = (struct apd_metrics_step){.at_ms = now_ms,
                                       .position = report->position,
@@ -52,6 +54,14 @@ double apd_metrics_images_per_s(const struct apd_metrics *metrics, uint64_t now_
     if (span_ms == 0 || newest->at_ms + SPEED_WINDOW_MS + 2 * span_ms < now_ms)
         return 0;
     return 1000.0 * (double)(newest->position - oldest->position) / (double)span_ms;
+}
+
+double apd_metrics_take_wait_share(struct apd_metrics *metrics)
+{
+    double share = metrics->wait_of_ms > 0 ? metrics->wait_ms / metrics->wait_of_ms : 0;
+
+    metrics->wait_ms = metrics->wait_of_ms = 0;
+    return share;
 }
 
 void apd_metrics_means(const struct apd_metrics *metrics, double *out_clean, double *out_noise,

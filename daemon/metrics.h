@@ -20,6 +20,7 @@ struct apd_metrics_step {
 struct apd_metrics {
     Advprop__V1__StepReport last; /* last.step 0: none yet in this start */
     struct apd_metrics_step step[APD_METRICS_STEPS];
+    double wait_ms, wait_of_ms; /* since apd_metrics_take_wait_share */
     uint64_t steps; /* reports taken; the newest is step[(steps - 1) % APD_METRICS_STEPS] */
 
     Advprop__V1__Evaluation evaluation[APD_METRICS_EVALUATIONS]; /* oldest first; owns the names */
@@ -35,6 +36,9 @@ void apd_metrics_init(struct apd_metrics *metrics);
 /* 0 if the report is not newer than the last one; it is then not taken. */
 int apd_metrics_step(struct apd_metrics *metrics, uint64_t now_ms,
                      const Advprop__V1__StepReport *report);
+
+/* Share of the time of all steps reported since the last call that was spent waiting for data. */
+double apd_metrics_take_wait_share(struct apd_metrics *metrics);
 
 void apd_metrics_evaluation(struct apd_metrics *metrics, const Advprop__V1__Evaluation *evaluation);
 

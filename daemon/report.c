@@ -59,6 +59,9 @@ static void fill_workers(struct apd_report *report, const struct apd_coord *coor
         to->lane_count = from->lane_count;
         to->silent_ms = from->joined ? (double)(now - from->heard_ms) : 0;
         to->images_per_s = from->images_per_s;
+        to->data_wait_share = from->data_wait_share;
+        if (report->status.data_wait_share < to->data_wait_share)
+            report->status.data_wait_share = to->data_wait_share;
         to->backend = (char *)from->backend;
         to->rss_bytes = from->rss_bytes;
         to->detail = (char *)from->detail;

@@ -20,7 +20,7 @@ struct apd_worker {
     char backend[128];
     Advprop__V1__Phase phase;
     uint64_t step;
-    double images_per_s;
+    double images_per_s, data_wait_share;
     uint64_t rss_bytes;
     char detail[128];  /* of the phase */
     uint64_t heard_ms; /* of its last message */

@@ -1,13 +1,11 @@
 #include "worker/eval_set.h"
 
 #include "base/log.h"
-#include "worker/index/index.h"
-#include "worker/index/source.h"
+#include "worker/index/open_images.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static void say(void *context, const char *line)
 {
@@ -15,45 +13,13 @@ static void say(void *context, const char *line)
     apd_log(APD_LOG_WARN, line, "%s", "");
 }
 
-/* A manifest in the folder for temporary files, for as long as it takes to open it. */
-static enum apd_code open_without_index(const char *source, uint32_t classes,
-                                        struct apd_dataset **out, struct apd_err *err)
+static enum apd_code open_images(const char *source, struct apd_dataset **out, struct apd_err *err)
 {
-    const char *folder = getenv("TMPDIR");
     struct apd_reading reading = {0};
-    struct apd_index_report report = {0};
-    char path[4096];
     struct apd_index_settings settings = {
-        .src = source, .out = path, .threads = 1, .reading = &reading, .say = say};
-    enum apd_code rc;
+        .src = source, .threads = 1, .reading = &reading, .say = say};
 
-    (void)snprintf(path, sizeof path, "%.2000s/advprop-index-XXXXXX",
-                   folder != NULL ? folder : "/tmp");
-    if (mkdtemp(path) == NULL)
-        return apd_fail_errno(err, "making folder %s", path);
-    strcat(path, "/index");
-    rc = apd_index(&settings, &report, err);
-    if (rc == APD_OK)
-        rc = apd_dataset_open("images", path, APD_SPLIT_TEST, classes, out, err);
-    (void)unlink(path);
-    path[strlen(path) - strlen("/index")] = '\0';
-    (void)rmdir(path);
-    free(report.path);
-    return rc;
-}
-
-static enum apd_code open_images(const char *source, uint32_t classes, struct apd_dataset **out,
-                                 struct apd_err *err)
-{
-    struct apd_err none;
-    char *index = NULL;
-    enum apd_code rc;
-
-    if (apd_source_find_index(source, &index, &none) != APD_OK)
-        return open_without_index(source, classes, out, err);
-    rc = apd_dataset_open("images", index, APD_SPLIT_TEST, classes, out, err);
-    free(index);
-    return rc;
+    return apd_open_images(&settings, out, err);
 }
 
 /* The network's class of that name, or -1. */
@@ -96,8 +62,7 @@ enum apd_code apd_eval_set_open(const struct apd_job *job, const char *source,
                                 struct apd_eval_set *out, struct apd_err *err)
 {
     *out = (struct apd_eval_set){0};
-    /* The set's own number of classes: it may have fewer than the network, or others. */
-    if (open_images(source, 0, &out->dataset, err) == APD_OK &&
+    if (open_images(source, &out->dataset, err) == APD_OK &&
         match_classes(job, out, source, err) == APD_OK)
         return APD_OK;
     apd_eval_set_close(out);

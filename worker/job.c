@@ -72,8 +72,10 @@ static enum apd_code open_split(struct apd_job *job, enum apd_split split, uint3
     char source[2 * APD_TEXT], *index = NULL;
     enum apd_code rc;
 
-    if (strcmp(config->data.format, "images") != 0)
-        return apd_dataset_open(config->data.format, config->data.path, split, classes, out, err);
+    if (strcmp(config->data.format, "images") != 0) {
+        rc = apd_dataset_open(config->data.format, config->data.path, split, classes, out, err);
+        return rc == APD_CONFIG ? apd_prefix(err, "data.path") : rc;
+    }
     APD_TRY(images_source(config, split, source, err));
     APD_TRY(apd_source_find_index(source, &index, err));
     rc = apd_dataset_open("images", index, split, classes, out, err);

@@ -33,10 +33,12 @@ void apd_link_phase(struct apd_link *link, Advprop__V1__Phase phase)
     atomic_store_explicit(&link->state.has_detail, 0, memory_order_relaxed);
 }
 
-void apd_link_progress(struct apd_link *link, uint64_t step, double images_per_s)
+void apd_link_progress(struct apd_link *link, uint64_t step, double images_per_s,
+                       double data_wait_share)
 {
     atomic_store_explicit(&link->state.step, step, memory_order_relaxed);
     atomic_store_explicit(&link->state.images_per_s, images_per_s, memory_order_relaxed);
+    atomic_store_explicit(&link->state.data_wait_share, data_wait_share, memory_order_relaxed);
 }
 
 void apd_link_detail(struct apd_link *link, const char *text)

@@ -37,7 +37,8 @@ APD_MUST_USE enum apd_code apd_link_open(const struct apd_wireup *wireup,
 
 /* Atomic stores, cheap enough for every phase change. */
 void apd_link_phase(struct apd_link *link, Advprop__V1__Phase phase);
-void apd_link_progress(struct apd_link *link, uint64_t step, double images_per_s);
+void apd_link_progress(struct apd_link *link, uint64_t step, double images_per_s,
+                       double data_wait_share);
 /* What the phase waits for, until the next change of phase. Copied. */
 void apd_link_detail(struct apd_link *link, const char *text);
 

@@ -28,7 +28,7 @@ struct apd_link_state {
 
     _Atomic int phase;
     _Atomic uint64_t step;
-    _Atomic double images_per_s;
+    _Atomic double images_per_s, data_wait_share;
     _Atomic unsigned commands; /* APD_LINK_* bits */
     _Atomic int closing;
 

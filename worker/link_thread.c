@@ -197,6 +197,7 @@ static void on_beat(uv_timer_t *timer)
     beat.phase = (Advprop__V1__Phase)atomic_load(&state->phase);
     beat.step = atomic_load(&state->step);
     beat.images_per_s = atomic_load(&state->images_per_s);
+    beat.data_wait_share = atomic_load(&state->data_wait_share);
     beat.rss_bytes = resident_bytes();
     if (atomic_load(&state->has_detail)) {
         pthread_mutex_lock(&state->mutex);

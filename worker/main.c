@@ -1,4 +1,5 @@
 /* advprop-worker: ranks 1 .. W of a run, or a tool that needs no coordinator (--eval, --data-plan,
+ * --data-view,
  * --ckpt). */
 #include "base/err.h"
 #include "base/log.h"
@@ -25,7 +26,7 @@
 
 const char *argp_program_version = "advprop-worker " APD_VERSION;
 
-enum mode { MODE_TRAIN, MODE_EVAL, MODE_DATA_PLAN };
+enum mode { MODE_TRAIN, MODE_EVAL, MODE_DATA_PLAN, MODE_DATA_VIEW };
 
 enum { MAX_OVERRIDES = 128 };
 
@@ -37,6 +38,7 @@ struct arguments {
     uint32_t epoch;
     uint64_t steps;
     struct apd_eval_options eval;
+    struct apd_view_options view; /* its epoch is `epoch` */
 };
 
 enum {
@@ -61,6 +63,9 @@ enum {
     KEY_DATA_PLAN,
     KEY_EPOCH,
     KEY_STEPS,
+    KEY_DATA_VIEW,
+    KEY_TEST_VIEW,
+    KEY_OUT,
 };
 
 static const struct argp_option options[] = {
@@ -89,6 +94,11 @@ static const struct argp_option options[] = {
     {"data-plan", KEY_DATA_PLAN, NULL, 0, "Print which samples each lane trains on and leave", 2},
     {"epoch", KEY_EPOCH, "E", 0, "From the first step that begins in epoch E (default 0)", 2},
     {"steps", KEY_STEPS, "N", 0, "So many steps (default 1)", 2},
+    {0, 0, NULL, 0, "One image:", 3},
+    {"data-view", KEY_DATA_VIEW, "N", 0,
+     "Write training sample N as the run sees it in epoch E (PNG) and leave", 3},
+    {"test-view", KEY_TEST_VIEW, NULL, 0, "Test sample N, as it is evaluated", 3},
+    {"out", KEY_OUT, "FILE", 0, "Where to write it (default: standard output)", 3},
     {0},
 };
 
@@ -206,6 +216,16 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
         break;
     case KEY_STEPS:
         arguments->steps = parse_count(state, "steps", arg);
+        break;
+    case KEY_DATA_VIEW:
+        arguments->mode = MODE_DATA_VIEW;
+        arguments->view.sample = parse_count(state, "data-view", arg);
+        break;
+    case KEY_TEST_VIEW:
+        arguments->view.test = 1;
+        break;
+    case KEY_OUT:
+        arguments->view.out = arg;
         break;
     case ARGP_KEY_ARG:
         if (strchr(arg, '=') == NULL || arguments->override_count == MAX_OVERRIDES)
@@ -390,6 +410,9 @@ static enum apd_code tool(struct arguments *arguments, struct apd_job *job, stru
     APD_TRY(load_config(arguments, &job->config, err));
     if (arguments->mode == MODE_DATA_PLAN)
         return apd_tool_data_plan(job, arguments->epoch, arguments->steps, err);
+    arguments->view.epoch = arguments->epoch;
+    if (arguments->mode == MODE_DATA_VIEW)
+        return apd_tool_data_view(job, &arguments->view, err);
     if (arguments->eval.attack_eps < 0)
         arguments->eval.attack_eps = job->config.eval.attack_eps;
     if (arguments->eval.attack_step < 0)

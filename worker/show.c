@@ -1,8 +1,11 @@
 #include "worker/show.h"
 
+#include "base/fs.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum apd_code apd_show_json(const json_t *object, struct apd_err *err)
 {
@@ -12,6 +15,15 @@ enum apd_code apd_show_json(const json_t *object, struct apd_err *err)
         return apd_fail_errno(err, "writing the result");
     putchar('\n');
     return APD_OK;
+}
+
+enum apd_code apd_show_bytes(const char *path, const void *data, size_t size, struct apd_err *err)
+{
+    if (path != NULL)
+        return apd_write_file(path, data, size, 0, err);
+    if (isatty(STDOUT_FILENO))
+        return apd_fail(err, APD_USAGE, "standard output is a terminal: say -o FILE");
+    return apd_write_all(STDOUT_FILENO, data, size, "standard output", err);
 }
 
 json_t *apd_show_real(double value)

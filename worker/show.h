@@ -6,10 +6,16 @@
 #include "base/err.h"
 
 #include <jansson.h>
+#include <stddef.h>
 #include <stdio.h>
 
 /* One line of `object`. NULL: APD_NOMEM, for callers that have just packed it. */
 APD_MUST_USE enum apd_code apd_show_json(const json_t *object, struct apd_err *err);
+
+/* Bytes that are no text: into the file `path`, or to stdout if it is NULL; APD_USAGE if that is a
+ * terminal. */
+APD_MUST_USE enum apd_code apd_show_bytes(const char *path, const void *data, size_t size,
+                                          struct apd_err *err);
 
 /* Null for what JSON has no number for: infinity, NaN. */
 json_t *apd_show_real(double value);

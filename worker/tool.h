@@ -1,5 +1,5 @@
-/* The worker program's modes beside training: evaluate a checkpoint, print the plan. No
- * coordinator. */
+/* The worker program's modes beside training: evaluate a checkpoint, print the plan, show an image.
+ * No coordinator. */
 #ifndef APD_WORKER_TOOL_H
 #define APD_WORKER_TOOL_H
 
@@ -24,6 +24,13 @@ struct apd_eval_options {
     const char *data; /* other images than the test set's, or NULL; of a suite: its folder */
     enum apd_suite suite;
     const char *predictions, *csv, *chart; /* files to write, or NULL */
+};
+
+struct apd_view_options {
+    uint64_t sample;
+    int test;        /* of the test set, as it is evaluated */
+    uint32_t epoch;  /* otherwise of the training set, as in this epoch */
+    const char *out; /* file to write, or NULL: stdout */
 };
 
 /* Collective. Worker 0 prints to stdout. */
@@ -54,6 +61,12 @@ APD_MUST_USE enum apd_code apd_eval_suite(struct apd_eval_context *context, enum
 /* Prints, for `steps` steps from the first that begins in `epoch` on, which samples each lane
  * trains on: one line "step lane branch epoch sample ...". */
 APD_MUST_USE enum apd_code apd_tool_data_plan(struct apd_job *job, uint32_t epoch, uint64_t steps,
+                                              struct apd_err *err);
+
+/* Writes the image of one sample, as the loader gives it, as PNG; facts go to stderr. APD_USAGE: no
+ * such sample, or stdout is a terminal; APD_DATA: it cannot be used. */
+APD_MUST_USE enum apd_code apd_tool_data_view(struct apd_job *job,
+                                              const struct apd_view_options *options,
                                               struct apd_err *err);
 
 #endif

@@ -24,6 +24,10 @@ enum {
     KEY_SEED,
     KEY_SPLIT,
     KEY_LIMIT,
+    KEY_SIZE,
+    KEY_RESIZE,
+    KEY_CHANNELS,
+    KEY_JPEG,
 };
 
 static const struct tool {
@@ -60,6 +64,10 @@ static const struct argp_option options_table[] = {
     {"seed", KEY_SEED, "N", 0, "Of all chance (0)", 1},
     {"split", KEY_SPLIT, "train|test", 0, "Which split (test)", 1},
     {"limit", KEY_LIMIT, "N", 0, "Only the first N images", 1},
+    {"size", KEY_SIZE, "PX", 0, "Side of the square that image files become (224)", 1},
+    {"resize", KEY_RESIZE, "PX", 0, "Their shorter side before that (256 / 224 of it)", 1},
+    {"channels", KEY_CHANNELS, "1|3", 0, "Image files as grey or colour (3)", 1},
+    {"jpeg", KEY_JPEG, "QUALITY", 0, "Write JPEG files (PNG)", 1},
     {0},
 };
 
@@ -111,10 +119,24 @@ static error_t parse_corrupt_option(int key, char *arg, struct argp_state *state
     case KEY_SPLIT:
         if (strcmp(arg, "train") != 0 && strcmp(arg, "test") != 0)
             argp_error(state, "--split: expected train or test, found \"%s\"", arg);
-        options->split = strcmp(arg, "train") == 0 ? APD_SPLIT_TRAIN : APD_SPLIT_TEST;
+        options->split = strcmp(arg, "train") == 0 ? APD_CORRUPT_TRAIN : APD_CORRUPT_TEST;
         return 0;
     case KEY_LIMIT:
         options->limit = parse_number(state, "limit", arg, 1, INT64_MAX);
+        return 0;
+    case KEY_SIZE:
+        options->size_px = (int)parse_number(state, "size", arg, 1, APD_CORRUPT_SIZE_MAX);
+        return 0;
+    case KEY_RESIZE:
+        options->resize_px = (int)parse_number(state, "resize", arg, 1, 2 * APD_CORRUPT_SIZE_MAX);
+        return 0;
+    case KEY_CHANNELS:
+        if (strcmp(arg, "1") != 0 && strcmp(arg, "3") != 0)
+            argp_error(state, "--channels: expected 1 or 3, found \"%s\"", arg);
+        options->channels = arg[0] - '0';
+        return 0;
+    case KEY_JPEG:
+        options->jpeg_quality = (int)parse_number(state, "jpeg", arg, 1, 100);
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -214,8 +236,7 @@ int apd_tool_data_main(int argc, char **argv)
     struct apd_data_options options = {.threads = apd_parallel_cores(),
                                        .shard_samples = APD_SHARD_SAMPLES,
                                        .corruption = "15",
-                                       .severity = "1-5",
-                                       .split = APD_SPLIT_TEST};
+                                       .severity = "1-5"};
     struct arguments arguments = {.options = &options};
     struct apd_err err = {0};
     enum apd_code rc;

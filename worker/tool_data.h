@@ -4,7 +4,7 @@
 #define APD_WORKER_TOOL_DATA_H
 
 #include "base/err.h"
-#include "worker/data/dataset.h"
+#include "worker/index/corrupt_set.h"
 #include "worker/index/shard_content.h"
 #include "worker/tool_progress.h"
 
@@ -20,8 +20,9 @@ struct apd_data_options {
     uint32_t shard_samples;
     int json;
     const char *corruption, *severity; /* corrupt: lists, as they were typed */
-    enum apd_split split;              /* corrupt */
-    uint64_t seed, limit;              /* corrupt; limit 0: all */
+    enum apd_corrupt_split split;
+    int size_px, resize_px, channels, jpeg_quality; /* corrupt; 0: not given */
+    uint64_t seed, limit;                           /* corrupt; limit 0: all */
     /* What the tools of several threads share with their progress. */
     struct apd_reading reading;
     struct apd_tool_progress progress;

@@ -1,8 +1,8 @@
-#include "base/fs.h"
 #include "worker/data/sample_read.h"
 #include "worker/data/tar.h"
 #include "worker/index/source.h"
 #include "worker/index/webdataset.h"
+#include "worker/show.h"
 #include "worker/tool_data.h"
 
 #include <inttypes.h>
@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static enum apd_code parse_sample(const char *text, uint64_t samples, uint64_t *out,
                                   struct apd_err *err)
@@ -72,15 +71,9 @@ enum apd_code apd_tool_data_cat(struct apd_data_options *options, struct apd_err
     APD_GO(apd_source_find_index(options->src, &path, err));
     APD_GO(apd_manifest_open(path, &manifest, err));
     APD_GO(parse_sample(options->second, apd_manifest_info(manifest)->samples, &number, err));
-    if (options->out == NULL && isatty(STDOUT_FILENO)) {
-        rc = apd_fail(err, APD_USAGE, "standard output is a terminal: say -o FILE");
-        goto done;
-    }
     APD_GO(apd_sample_read(manifest, number, 0, &bytes, &sample, err));
     APD_GO(print_facts(manifest, number, &sample, err));
-    rc = options->out != NULL
-             ? apd_write_file(options->out, bytes.data, bytes.size, 0, err)
-             : apd_write_all(STDOUT_FILENO, bytes.data, bytes.size, "standard output", err);
+    rc = apd_show_bytes(options->out, bytes.data, bytes.size, err);
 done:
     apd_sample_bytes_fini(&bytes);
     apd_manifest_close(&manifest);

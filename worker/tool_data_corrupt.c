@@ -13,6 +13,13 @@ struct corrupt_tool {
     struct apd_corrupt_report report;
 };
 
+static void say(void *context, const char *line)
+{
+    struct corrupt_tool *tool = context;
+
+    apd_tool_data_say(tool->options, line);
+}
+
 static void tick(void *context)
 {
     struct corrupt_tool *tool = context;
@@ -104,10 +111,15 @@ enum apd_code apd_tool_data_corrupt(struct apd_data_options *options, struct apd
     struct apd_corrupt_settings settings = {.src = options->src,
                                             .dst = options->second,
                                             .split = options->split,
+                                            .size_px = options->size_px,
+                                            .resize_px = options->resize_px,
+                                            .channels = options->channels,
+                                            .jpeg_quality = options->jpeg_quality,
                                             .seed = options->seed,
                                             .limit = options->limit,
                                             .threads = options->threads,
                                             .reading = &options->reading,
+                                            .say = say,
                                             .tick = tick,
                                             .context = &tool};
     enum apd_code rc;
@@ -124,5 +136,7 @@ enum apd_code apd_tool_data_corrupt(struct apd_data_options *options, struct apd
     printf("%s: wrote %" PRIu64 " images in %.2f s, %.0f images/s; %" PRIu64 " were there\n",
            options->second, tool.report.written, seconds, (double)tool.report.written / seconds,
            tool.report.kept);
+    if (tool.report.bad > 0)
+        printf("left out: %" PRIu64 " samples that cannot be used\n", tool.report.bad);
     return APD_OK;
 }

@@ -34,12 +34,14 @@ void run_report_step(struct run *run, const struct apd_step_result *result, doub
                      double step_s, double wait_ms)
 {
     Advprop__V1__StepReport report = ADVPROP__V1__STEP_REPORT__INIT;
-    double now_per_s = (double)run_batch(run) / step_s;
+    double now_per_s = (double)run_batch(run) / step_s, now_share = wait_ms / (1000 * step_s);
 
     run->images_per_s =
         run->images_per_s > 0 ? 0.9 * run->images_per_s + 0.1 * now_per_s : now_per_s;
+    run->data_wait_share += 0.1 * (now_share - run->data_wait_share);
     apd_link_progress(run->link, run->progress.step,
-                      run->images_per_s * run->lane_count / run->plan_desc.lanes);
+                      run->images_per_s * run->lane_count / run->plan_desc.lanes,
+                      run->data_wait_share);
     if (!run->is_first)
         return;
     report.step = run->progress.step;

@@ -31,7 +31,7 @@ struct run {
     struct apd_progress progress;
     uint32_t lane_first, lane_count;
     uint64_t main_top1, main_images, main_step; /* newest evaluation by main BN */
-    double last_save_s, images_per_s;
+    double last_save_s, images_per_s, data_wait_share;
     int save_asked;
     int settled; /* a step is done since the start */
 };

@@ -70,6 +70,10 @@ static enum apd_code make_streams(struct cuda_backend *cuda, struct apd_err *err
     CUDA_TRY(cudaStreamCreateWithFlags(&cuda->copy, cudaStreamNonBlocking));
     for (size_t i = 0; i < sizeof events / sizeof *events; i++)
         CUDA_TRY(cudaEventCreateWithFlags(events[i], cudaEventDisableTiming));
+    for (int half = 0; half < 2; half++) { /* both are free */
+        CUDA_TRY(cudaEventRecord(cuda->ring.done[half], cuda->stream));
+        CUDA_TRY(cudaEventRecord(cuda->stage_free[half], cuda->stream));
+    }
     CUDA_TRY(cudaMallocHost((void **)&cuda->ring.at, RING_BYTES));
     CUDA_TRY(cudaMallocHost((void **)&cuda->bounce, BOUNCE_BYTES));
     return APD_OK;

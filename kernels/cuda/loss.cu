@@ -140,14 +140,14 @@ static __device__ __forceinline__ double cross_entropy(const Target &t, const fl
     return ce;
 }
 
-/* Classes that rank before the label; all of them if its logit is NaN. */
+/* Classes that rank before the label; means nothing if its logit is NaN. */
 static __device__ __forceinline__ int rank_of(const float *z, int classes, int label, int lane)
 {
     float own = z[label];
     int before = 0;
 
     for (int k = lane; k < classes; k += LANES)
-        before += own != own || z[k] > own || (z[k] == own && k < label);
+        before += z[k] > own || (z[k] == own && k < label);
     return warp_sum(before);
 }
 
@@ -165,8 +165,9 @@ static __device__ __forceinline__ void row_gradient(const Target &t, const float
     }
 }
 
-/* parts: [segment][part][RESULTS]. Grid: part, segment. */
-__global__ void __launch_bounds__(WARPS *LANES)
+/* parts: [segment][part][RESULTS]. Grid: part, segment. A batch has too few rows to fill a GPU, so
+ * registers are no concern: with the least of 4 blocks named, ptxas spills none to save some. */
+__global__ void __launch_bounds__(WARPS *LANES, 4)
     k_softmax_ce(int classes, const float *logits, apd_targets targets, Segments seg, double *parts,
                  float *d_logits)
 {
@@ -188,11 +189,12 @@ __global__ void __launch_bounds__(WARPS *LANES)
         Target t = target_of(targets, classes, i);
         double lse = log_sum_exp(z, classes, lane);
         int rank = rank_of(z, classes, t.label[0], lane);
+        bool number = z[t.label[0]] == z[t.label[0]]; /* NaN is never right */
 
         result[0] += cross_entropy(t, z, classes, lse, lane);
         result[1] += 1;
-        result[2] += z[t.label[0]] == z[t.label[0]] && rank < 1;
-        result[3] += z[t.label[0]] == z[t.label[0]] && rank < 5;
+        result[2] += number && rank < 1;
+        result[3] += number && rank < 5;
         if (d_logits != NULL)
             row_gradient(t, z, classes, lse, weight, d_logits + at, lane);
     }

@@ -2,7 +2,7 @@
 #ifndef APD_KERNELS_CUDA_PHILOX_CUH
 #define APD_KERNELS_CUDA_PHILOX_CUH
 
-#include "kernels/cuda/launch.h"
+#include "kernels/cuda/launch.cuh"
 
 static __device__ __forceinline__ uint4 philox(uint64_t key, uint4 c)
 {

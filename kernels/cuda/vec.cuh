@@ -5,7 +5,7 @@
 #ifndef APD_KERNELS_CUDA_VEC_CUH
 #define APD_KERNELS_CUDA_VEC_CUH
 
-#include "kernels/cuda/launch.h"
+#include "kernels/cuda/launch.cuh"
 
 static __device__ __forceinline__ float to_float(float v)
 {
@@ -74,7 +74,18 @@ static __device__ __forceinline__ unsigned pair_of(float low, float high, const 
     return *reinterpret_cast<unsigned *>(&pair);
 }
 
-/* Words are put together here: left to itself nvcc stores halves two by two. */
+/* In so many words: nvcc 13 takes an assignment apart into four stores in some kernels. */
+static __device__ __forceinline__ void store_words(void *p, uint4 words)
+{
+#ifdef CUDA_EMU
+    *static_cast<uint4 *>(p) = words;
+#else
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(p)),
+                 "r"(words.x), "r"(words.y), "r"(words.z), "r"(words.w)
+                 : "memory");
+#endif
+}
+
 template <int N, class T> static __device__ __forceinline__ void store(T *p, const float (&v)[N])
 {
     if constexpr (N == 1) {
@@ -86,8 +97,8 @@ template <int N, class T> static __device__ __forceinline__ void store(T *p, con
             *reinterpret_cast<float4 *>(p + k) = make_float4(v[k], v[k + 1], v[k + 2], v[k + 3]);
     } else {
         static_assert(N == 8, "a run fills 16 bytes or is one element");
-        *reinterpret_cast<uint4 *>(p) = make_uint4(pair_of(v[0], v[1], p), pair_of(v[2], v[3], p),
-                                                   pair_of(v[4], v[5], p), pair_of(v[6], v[7], p));
+        store_words(p, make_uint4(pair_of(v[0], v[1], p), pair_of(v[2], v[3], p),
+                                  pair_of(v[4], v[5], p), pair_of(v[6], v[7], p)));
     }
 }
 

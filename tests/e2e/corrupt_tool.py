@@ -1,8 +1,9 @@
-"""Our corruptions by way of tests/support/corrupt_tool.c, and an image that is like a photograph."""
+"""Our corruptions by way of tests/support/corrupt_tool.c, an image like a photograph, and how it is evaluated."""
 import subprocess
 
 import numpy as np
 import support
+from PIL import Image
 
 
 class Tool:
@@ -33,3 +34,11 @@ def photograph(h, w, c):
     layers = [np.sin(5 * x + k) * np.cos(4 * y - k) + ((x - .6) ** 2 + (y - .4) ** 2 < .05 + .01 * k) for k in range(c)]
     image = 110 + 70 * np.stack(layers, 2) + random.normal(0, 6, (h, w, c))
     return np.clip(image, 0, 255).astype(np.uint8).reshape((h, w, c) if c > 1 else (h, w))
+
+
+def evaluation_view(image, resize, size):
+    """torchvision's Resize and CenterCrop by Pillow."""
+    w, h = image.size
+    w, h = (resize, int(resize * h / w)) if w <= h else (int(resize * w / h), resize)
+    left, top = round((w - size) / 2), round((h - size) / 2)
+    return np.asarray(image.resize((w, h), Image.BILINEAR).crop((left, top, left + size, top + size)))

@@ -2,6 +2,7 @@
 
 The reader of manifests is written from docs/formats.md, not from our C.
 """
+import fcntl
 import hashlib
 import io
 import json
@@ -319,6 +320,74 @@ def test_pack_goes_on_and_spares_other_shards(folder, workdir):
     refused = support.run("data", "pack", folder, dst, "--prefix", "other", check=78)
     assert "other-000000.tar is there and was not written by this command" in refused.stderr
     assert (dst / "other-000000.tar").read_bytes() == b"mine"
+
+
+def kill_while_writing(folder, *words):
+    """Starts a pack until it could be killed while it wrote a shard in `folder`; the file that it left."""
+    for _ in range(50):
+        process = support.start("data", *words)
+        while process.poll() is None and not list(folder.glob(f"*.tar.tmp.{process.pid}")):
+            time.sleep(0.0002)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        left = list(folder.glob("*.tar.tmp.*"))
+        if left:
+            return left[0]
+    raise AssertionError("it never was writing when it was killed")
+
+
+def test_pack_removes_what_a_killed_pack_has_left(workdir):
+    folder, dst = workdir / "set", workdir / "tars"
+    (folder / "a").mkdir(parents=True)
+    for i in range(3000):
+        (folder / "a" / f"{i}.jpg").write_bytes(b"not decoded here" * 500)
+    dst.mkdir()
+    words = ("pack", folder, dst, "--threads", 1)
+    stale = kill_while_writing(dst, *words)
+    dead = stale.name.rsplit(".", 1)[1]
+    spared = [dst / f"set-000001.tar.tmp.{os.getpid()}", dst / f"other-000001.tar.tmp.{dead}", dst / "set.tmp.x",
+              dst / f"set-000002.tar.tmp.{dead}"]
+    for path in spared:
+        path.write_bytes(b"part")
+    with open(spared[-1]) as locked:  # as by a process of another host
+        fcntl.flock(locked, fcntl.LOCK_EX)
+        support.run("data", *words)
+    assert not stale.exists() and all(path.exists() for path in spared)
+    spared[0].unlink()
+    (dst / f"classes.txt.tmp.{dead}").write_bytes(b"part")
+    support.run("data", *words)
+    assert sorted(path.name for path in dst.iterdir()) == [
+        ".set.advprop-pack", "classes.txt", f"other-000001.tar.tmp.{dead}", "set-000000.tar", "set-000001.tar",
+        "set-000002.tar", "set.tmp.x"]
+    assert len(index(dst, "--out", workdir / "manifest")["samples"]) == 3000
+
+
+def test_a_pack_that_runs_keeps_its_part(workdir):
+    folder, dst = workdir / "set", workdir / "tars"
+    (folder / "a").mkdir(parents=True)
+    for i in range(3000):
+        (folder / "a" / f"{i}.jpg").write_bytes(b"not decoded here" * 500)
+    dst.mkdir()
+    first = support.start("data", "pack", folder, dst, "--threads", 1)
+    while first.poll() is None and not list(dst.glob("*.tar.tmp.*")):
+        time.sleep(0.0002)
+    support.run("data", "pack", folder, dst, "--threads", 1)
+    assert first.wait(timeout=60) == 0, first.stdout.read()
+    first.stdout.close()
+    assert not list(dst.glob("*.tmp.*"))
+
+
+def test_index_removes_what_a_killed_index_has_left(folder, workdir):
+    process = subprocess.Popen(["true"])
+    process.wait()
+    stale = [folder / f".advprop-index.tmp.{process.pid}", workdir / f"here.tmp.{process.pid}"]
+    spared = [folder / f".advprop-index.tmp.{os.getpid()}", folder / f"x.tmp.{process.pid}"]
+    for path in (*stale, *spared):
+        path.write_bytes(b"part")
+    index(folder)
+    support.run("data", "index", folder, "--out", "here", cwd=workdir)
+    assert not any(path.exists() for path in stale) and all(path.exists() for path in spared)
 
 
 # ---------------------------------------------------------------- what is wrong is named

@@ -82,6 +82,33 @@ def test_suite_that_data_corrupt_made(trained, workdir):
             assert one["errors"][severity - 1] == pytest.approx(1 - alone["top1"] / 40, abs=1e-9)
 
 
+def test_suites_that_data_corrupt_made_of_idx_folder_and_tars_agree(trained, workdir):
+    run_dir, data = trained
+    images, labels = test_images_of(data)
+    write_images(workdir / "set", images[:60], labels[:60])
+    support.run("data", "pack", workdir / "set", workdir / "tars")
+    support.run("data", "corrupt", data, workdir / "of idx", "--limit", 60, "-c", "contrast,pixelate")
+    for name, source in (("of folder", "set"), ("of tars", "tars")):
+        support.run("data", "corrupt", workdir / source, workdir / name, "-c", "contrast,pixelate", "--size", 28,
+                    "--resize", 28, "--channels", 1)
+    results = [evaluate(run_dir, "--suite", "imagenet-c", "--data", workdir / name)
+               for name in ("of idx", "of folder", "of tars")]
+    assert len(results[0]) == 2 and results[0] == results[1] == results[2]  # nothing random in these two
+
+
+def test_more_than_ten_classes_of_idx_are_found_again(tiny_data, workdir):
+    for name in ("train", "t10k"):
+        images = support.read_idx(tiny_data / f"{name}-images-idx3-ubyte")
+        labels = support.read_idx(tiny_data / f"{name}-labels-idx1-ubyte")
+        (workdir / f"{name}-images-idx3-ubyte").write_bytes(support.idx_bytes(images))
+        (workdir / f"{name}-labels-idx1-ubyte").write_bytes(support.idx_bytes(labels + 2))
+    config = support.write_config(workdir / "run.yaml", workdir, train={"max_steps": 2})
+    support.run("train", config, "--workers", 1, "--run", workdir / "run", "--quiet")
+    support.run("data", "corrupt", workdir, workdir / "c", "--limit", 40, "-c", "fog", "-s", 1)
+    (found,) = evaluate(workdir / "run", "--data", workdir / "c" / "fog" / "1", "--bn", "main")
+    assert found["images"] == 40
+
+
 def make_c(root, data, corruptions, severities=(1, 2, 3, 4, 5), count=40):
     images, labels = test_images_of(data)
     random = np.random.RandomState(4)

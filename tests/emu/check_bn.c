@@ -273,6 +273,9 @@ static void check_backward_params(struct layer *l)
         memcpy(want_gamma[set], l->d_gamma[set], (size_t)l->wide * sizeof(float));
         memcpy(want_beta[set], l->d_beta[set], (size_t)l->wide * sizeof(float));
     }
+    for (int s = 0; s < k->seg.count; s++) /* sums of other workers must not count where none is */
+        if (k->seg.at[s].count == 0)
+            l->d_sums[(size_t)s * 2 * (size_t)l->wide] = 1;
     OK(apd_cuda_bn_backward_params(k->shape.c, &k->seg, l->d_sums, l->d_gamma, l->d_beta, NULL));
     EACH_CHANNEL(l, s, c)
     {
@@ -385,6 +388,25 @@ void test_bn_variance(void **state)
         k.seg = segments_of(0, k.n);
         in_every_order(check_variance, &k);
     }
+}
+
+/* Rounding can leave the variance of a constant below zero. */
+void test_bn_constant(void **state)
+{
+    double *sums = doubles(16), count = 3;
+    float *moments = floats(16), *mean = floats(8), *variance = floats(8);
+
+    (void)state;
+    sums[0] = 3;
+    sums[8] = 3 - 1e-4;
+    OK(apd_cuda_bn_moments(1, 1, sums, 16, &count, EPS, moments, NULL));
+    expect_elem("rstd", APD_CUDA_F32, moments[8], 1 / sqrt(EPS), 0);
+    OK(apd_cuda_bn_update_running(1, sums, count, 1, mean, variance, NULL));
+    assert_true(variance[0] == 0);
+    sums[8] = NAN; /* but NaN is not hidden */
+    OK(apd_cuda_bn_moments(1, 1, sums, 16, &count, EPS, moments, NULL));
+    assert_true(isnan(moments[8]));
+    release();
 }
 
 /* More segments than one launch takes, as SyncBN over many lanes makes. */

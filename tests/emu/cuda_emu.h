@@ -1,5 +1,5 @@
-/* CUDA on a CPU, for tests: what kernels/cuda/launch.h includes when CUDA_EMU is defined. The types
- * are CUDA's own (its headers work under g++); here are the words of the language and the
+/* CUDA on a CPU, for tests: what kernels/cuda/launch.cuh includes when CUDA_EMU is defined. The
+ * types are CUDA's own (its headers work under g++); here are the words of the language and the
  * operations among the threads of a block. The scheduler is in cuda_emu.cc.
  *
  * There is no static __shared__: arrays come from DYN_SHARED, so that each block gets fresh memory

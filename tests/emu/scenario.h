@@ -15,7 +15,8 @@ struct ending {
 
 /* Runs scenario(); its return value is the exit status. Settings: NAME=value, NULL at the end. */
 struct ending run_scenario(int (*scenario)(void), const char *const *settings);
-#define RUN(scenario, ...) run_scenario(scenario, (const char *const[]){__VA_ARGS__ NULL})
+#define RUN(scenario, ...)                                                                         \
+    run_scenario(scenario, (const char *const[]){NULL, ##__VA_ARGS__, NULL} + 1)
 
 /* In the test: the scenario ended well / by abort() with these words. */
 void assert_well(struct ending end);

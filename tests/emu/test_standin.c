@@ -104,11 +104,48 @@ static int memory_ends(void)
     return 0;
 }
 
+static int memory_in_stream_order(void)
+{
+    cudaStream_t s = new_stream();
+    size_t before, after, total;
+    void *p;
+
+    OK(cudaMemGetInfo(&before, &total));
+    OK(cudaMallocAsync(&p, 4, s));
+    OK(cudaMemsetAsync(p, 0, 4, s));
+    OK(cudaFreeAsync(p, s));
+    OK(cudaMemGetInfo(&after, &total));
+    TRUE(after == before - 4); /* the stream has not come to it */
+    OK(cudaStreamSynchronize(s));
+    OK(cudaMemGetInfo(&after, &total));
+    TRUE(after == before);
+    EXPECT(cudaMemsetAsync(p, 0, 4, s), cudaErrorInvalidValue);
+    return 0;
+}
+
+static int pointers(void)
+{
+    struct cudaPointerAttributes a;
+    float *d = new_device(4), *h = new_pinned(4), plain;
+
+    OK(cudaPointerGetAttributes(&a, d + 3));
+    TRUE(a.type == cudaMemoryTypeDevice && a.device == 0 && a.devicePointer == d + 3);
+    TRUE(standin_is_device_memory(d + 3, 4) && !standin_is_device_memory(d + 3, 5));
+    OK(cudaPointerGetAttributes(&a, h));
+    TRUE(a.type == cudaMemoryTypeHost && a.hostPointer == h);
+    OK(cudaPointerGetAttributes(&a, &plain));
+    TRUE(a.type == cudaMemoryTypeUnregistered && !standin_is_device_memory(&plain, 4));
+    EXPECT(cudaPointerGetAttributes(&a, d + 4), cudaErrorInvalidValue);
+    return 0;
+}
+
 static void memory_is_poisoned_and_ends(void **state)
 {
     (void)state;
     assert_well(RUN(new_memory_is_nan));
-    assert_well(RUN(memory_ends, "STANDIN_MEMORY=1000", ));
+    assert_well(RUN(memory_ends, "STANDIN_MEMORY=1000"));
+    assert_well(RUN(memory_in_stream_order));
+    assert_well(RUN(pointers));
 }
 
 /* ---- copies ---- */
@@ -238,7 +275,7 @@ static void kernels_run_within_limits(void **state)
     assert_well(RUN(kernel_runs));
     assert_well(RUN(launches_beyond_limits));
     assert_aborted(RUN(unknown_kernel), "there is no CPU version of kernel k_unknown");
-    assert_well(RUN(old_gpu, "STANDIN_CAPABILITY=7.0", ));
+    assert_well(RUN(old_gpu, "STANDIN_CAPABILITY=7.0"));
 }
 
 /* ---- devices ---- */
@@ -301,11 +338,11 @@ static int kernel_uses_other_device(void)
 static void devices_are_as_the_environment_says(void **state)
 {
     (void)state;
-    assert_well(RUN(no_driver, "STANDIN_DRIVER=none", "EXPECTED=100", "VERSION=13000", ));
-    assert_well(RUN(no_driver, "STANDIN_DRIVER=old", "EXPECTED=35", "VERSION=12040", ));
-    assert_well(RUN(no_driver, "STANDIN_DRIVER=missing", "EXPECTED=35", "VERSION=0", ));
-    assert_well(RUN(two_devices, "STANDIN_DEVICES=2", ));
-    assert_aborted(RUN(kernel_uses_other_device, "STANDIN_DEVICES=2", ), "on device 0 by");
+    assert_well(RUN(no_driver, "STANDIN_DRIVER=none", "EXPECTED=100", "VERSION=13000"));
+    assert_well(RUN(no_driver, "STANDIN_DRIVER=old", "EXPECTED=35", "VERSION=12040"));
+    assert_well(RUN(no_driver, "STANDIN_DRIVER=missing", "EXPECTED=35", "VERSION=0"));
+    assert_well(RUN(two_devices, "STANDIN_DEVICES=2"));
+    assert_aborted(RUN(kernel_uses_other_device, "STANDIN_DEVICES=2"), "on device 0 by");
 }
 
 /* ---- errors ---- */
@@ -364,7 +401,7 @@ static void errors_are_told_once_and_faults_for_ever(void **state)
     (void)state;
     assert_well(RUN(errors_are_kept));
     assert_well(RUN(fault_stays));
-    assert_well(RUN(second_operation_fails, "STANDIN_FAULT=2", ));
+    assert_well(RUN(second_operation_fails, "STANDIN_FAULT=2"));
 }
 
 /* ---- at exit ---- */
@@ -426,12 +463,12 @@ static void what_is_left_at_exit_is_told(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct ending end = RUN(cases[i].scenario, "STANDIN_STRICT=1", );
+        struct ending end = RUN(cases[i].scenario, "STANDIN_STRICT=1");
         assert_int_equal(end.status, 99);
         assert_non_null(strstr(end.text, cases[i].words));
         assert_well(RUN(cases[i].scenario));
     }
-    struct ending end = RUN(leave_nothing, "STANDIN_STRICT=1", );
+    struct ending end = RUN(leave_nothing, "STANDIN_STRICT=1");
     assert_well(end);
     assert_string_equal(end.text, "");
 }

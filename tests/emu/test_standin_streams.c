@@ -26,7 +26,7 @@ static int right_of_seeds(int (*scenario)(void), const char *setting)
     for (int seed = 1; seed <= SEEDS; seed++) {
         char text[32];
         snprintf(text, sizeof text, "STANDIN_SEED=%d", seed);
-        struct ending end = RUN(scenario, text, setting, );
+        struct ending end = RUN(scenario, text, setting);
         assert_in_range(end.status, 0, 1);
         right += end.status == 0;
     }
@@ -93,7 +93,7 @@ static void waits_that_wait_for_nothing_are_told(void **state)
     (void)state;
     assert_int_equal(right_of_seeds(host_does_not_wait, "STANDIN_STRICT=0"), 0);
     assert_aborted(RUN(wait_for_nothing), "stream 1 waits for an event that nobody recorded");
-    assert_well(RUN(wait_for_nothing, "STANDIN_UNRECORDED=1", ));
+    assert_well(RUN(wait_for_nothing, "STANDIN_UNRECORDED=1"));
 }
 
 static int event_calls(void)
@@ -433,6 +433,32 @@ static int graph_changes(void)
     return bits != 1;
 }
 
+/* x = 5, then the graph x = 2 x + x twice, then y = x: 45. */
+static int graph_within_graph(void)
+{
+    cudaStream_t s = new_stream(), other = new_stream();
+    float *x = new_device(1), *y = new_device(1), *five = new_device(1);
+    cudaGraphExec_t inner, outer;
+    cudaGraph_t graph;
+
+    set_all(five, 5, 1, s);
+    OK(cudaStreamSynchronize(s));
+    OK(cudaStreamBeginCapture(other, cudaStreamCaptureModeThreadLocal));
+    OK(launch_affine(x, x, 2, 1, one, other));
+    OK(cudaStreamEndCapture(other, &graph));
+    OK(cudaGraphInstantiate(&inner, graph, 0));
+    OK(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal));
+    OK(cudaMemcpyAsync(x, five, 4, cudaMemcpyDeviceToDevice, s));
+    OK(cudaGraphLaunch(inner, s));
+    OK(cudaGraphLaunch(inner, s));
+    OK(cudaMemcpyAsync(y, x, 4, cudaMemcpyDeviceToDevice, s));
+    OK(cudaStreamEndCapture(s, &graph));
+    OK(cudaGraphExecDestroy(inner));
+    OK(cudaGraphInstantiate(&outer, graph, 0));
+    OK(cudaGraphLaunch(outer, s));
+    return read_first(y, s) != 45;
+}
+
 static void graphs_run_branches_in_any_order(void **state)
 {
     char orders[SEEDS][64], path[64], seed[32];
@@ -443,7 +469,7 @@ static void graphs_run_branches_in_any_order(void **state)
     snprintf(path, sizeof path, "STANDIN_TRACE=/tmp/standin-trace-%d", (int)getpid());
     for (int i = 0; i < SEEDS; i++) {
         snprintf(seed, sizeof seed, "STANDIN_SEED=%d", i);
-        struct ending end = RUN(graph_order, seed, path, );
+        struct ending end = RUN(graph_order, seed, path);
         assert_well(end);
         assert_true(strspn(end.text, "12") == 2 * DEPTH + 2);
         snprintf(orders[i], sizeof orders[i], "%.*s", 2 * DEPTH + 2, end.text);
@@ -451,6 +477,7 @@ static void graphs_run_branches_in_any_order(void **state)
         different += i > 0 && strcmp(orders[i], orders[i - 1]) != 0;
     }
     assert_in_range(different, SEEDS / 2, SEEDS - 1);
+    assert_int_equal(right_of_seeds(graph_within_graph, "STANDIN_STRICT=0"), SEEDS);
     assert_well(RUN(graph_changes));
 }
 
@@ -538,7 +565,7 @@ static void work_that_cannot_go_on_lets_others(void **state)
     (void)state;
     assert_well(RUN(work_that_is_late));
     assert_well(RUN(others_go_on));
-    assert_aborted(RUN(stuck_for_ever, "STANDIN_TIMEOUT=0.1", ), "[stream 1: test never]");
+    assert_aborted(RUN(stuck_for_ever, "STANDIN_TIMEOUT=0.1"), "[stream 1: test never]");
 }
 
 static sem_t here, there;

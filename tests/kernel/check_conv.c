@@ -22,15 +22,19 @@ static int compare_weights(const char *what, const struct apd_conv_shape *shape,
 {
     size_t n = apd_conv_oihw_elems(shape);
     float *host[BOTH] = {floats(n), floats(n)};
+    struct apd_backend *tested = backend[TESTED];
+    size_t elems = tested->ops->conv_weight_elems(conv[TESTED]);
+    float *found = floats(elems), *expected = floats(elems);
     struct both again;
-    size_t bytes = backend[TESTED]->ops->conv_weight_elems(conv[TESTED]) * sizeof(float);
     int bad;
 
     ON_BOTH(ops->conv_export(be, conv[b], w.at[b], host[b], &err));
     bad = compare(what, host[REF], host[TESTED], n, tolerance);
     again = make_weights(conv, host[TESTED]);
-    for (size_t i = 0; i < bytes / sizeof(float); i++)
-        if (((float *)again.at[TESTED])[i] != ((float *)w.at[TESTED])[i]) {
+    OK(tested->ops->download_floats(tested, found, w.at[TESTED], elems, &err));
+    OK(tested->ops->download_floats(tested, expected, again.at[TESTED], elems, &err));
+    for (size_t i = 0; i < elems; i++)
+        if (found[i] != expected[i]) {
             printf("# %s: padding is not zero\n", what);
             return bad + 1;
         }

@@ -19,6 +19,10 @@
 enum { REF = 0, TESTED = 1, BOTH = 2 };
 
 extern struct apd_backend *backend[BOTH];
+/* Tolerance of backends that keep activations in 16 bits, where one of at least LEAST_APPROXIMATE
+ * is asked for; activations always. 0: none. */
+extern double coarse;
+#define LEAST_APPROXIMATE 1e-5
 
 /* Asserts that a backend's call succeeded. */
 #define OK(call)                                                                                   \

@@ -37,6 +37,7 @@ int main(int argc, char **argv)
         {"arithmetic", {.h_samp = 2, .v_samp = 2, .arithmetic = 1}},
         {"arithmetic-progressive", {.h_samp = 2, .arithmetic = 1, .progressive = 1}},
         {"restarts", {.h_samp = 2, .v_samp = 2, .restart_interval = 3}},
+        {"rgb", {.rgb = 1}},
         {"cmyk", {.channels = 4}},
         {"ycck", {.channels = 4, .ycck = 1}},
         {"ycck-420", {.channels = 4, .ycck = 1, .h_samp = 2, .v_samp = 2}},

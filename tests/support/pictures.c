@@ -46,6 +46,8 @@ static void describe(struct jpeg_compress_struct *jpeg, const struct picture_jpe
     jpeg->in_color_space = channels == 1 ? JCS_GRAYSCALE : channels == 3 ? JCS_RGB : JCS_CMYK;
     jpeg_set_defaults(jpeg);
     jpeg_set_quality(jpeg, kind->quality != 0 ? kind->quality : 90, TRUE);
+    if (kind->rgb)
+        jpeg_set_colorspace(jpeg, JCS_RGB);
     if (kind->ycck)
         jpeg_set_colorspace(jpeg, JCS_YCCK);
     for (int i = 0; i < jpeg->num_components; i++)

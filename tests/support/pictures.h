@@ -9,7 +9,7 @@
 struct picture_jpeg {
     int w, h;
     int channels;       /* 1, 3, 4; 0 is 3 */
-    int ycck;           /* of 4 channels */
+    int rgb, ycck;      /* instead of YCbCr, CMYK */
     int h_samp, v_samp; /* of the first channel against the others; 0 is 1 */
     int progressive, arithmetic;
     int restart_interval; /* MCUs */

@@ -139,7 +139,8 @@ static void numbers_are_written_for_people(void **state)
 static const char *const full =
     "{\"run_dir\":\"/r\",\"state\":\"training\",\"generation\":2,\"mode\":\"fast_advprop\","
     "\"model\":\"resnet18\",\"step\":50,\"steps_total\":200,\"epoch\":0,\"epochs_total\":2,"
-    "\"images_per_s\":1234.5,\"eta_s\":75,\"loss_clean_mean\":0.5,\"loss_noise_mean\":0.75,"
+    "\"images_per_s\":1234.5,\"eta_s\":75,\"data_wait_share\":0.125,\"loss_clean_mean\":0.5,\"loss_"
+    "noise_mean\":0.75,"
     "\"loss_adv_mean\":1.25,\"last\":{\"lr\":0.05},"
     "\"receipt\":[{\"epoch\":0,\"samples\":60000,\"samples_expected\":60000,\"complete\":true,"
     "\"match\":true},{\"epoch\":1,\"samples\":10,\"samples_expected\":60000}],"
@@ -182,6 +183,7 @@ static void status_page_shows_everything(void **state)
                                         "step 50 of 200 (25.0 %)",
                                         "1,234 images/s",
                                         "1:15 left",
+                                        "12.5 % of the time of steps",
                                         "clean 0.5000",
                                         "60,000 of 60,000 receipts match",
                                         "main 80.00 %, aux 70.00 %",

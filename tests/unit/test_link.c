@@ -169,7 +169,7 @@ static void report_steps(struct apd_link *link, uint64_t from, uint64_t to)
         report.position = step * 60;
         report.epoch = (uint32_t)((report.position - 1) / 600);
         report.loss_clean = 2.5;
-        apd_link_progress(link, step, 100);
+        apd_link_progress(link, step, 100, 0.25);
         apd_link_report_step(link, &report);
     }
 }

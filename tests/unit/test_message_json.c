@@ -52,10 +52,10 @@ static void enums_lose_their_prefix(void **state)
     (void)state;
     beat.phase = ADVPROP__V1__PHASE__PHASE_NOISE_PASS;
     assert_json(&beat.base, "{\"phase\":\"noise_pass\",\"step\":0,\"images_per_s\":0.0,\"rss_"
-                            "bytes\":0,\"detail\":\"\"}");
+                            "bytes\":0,\"detail\":\"\",\"data_wait_share\":0.0}");
     beat.phase = (Advprop__V1__Phase)99; /* from a newer worker */
-    assert_json(&beat.base,
-                "{\"phase\":99,\"step\":0,\"images_per_s\":0.0,\"rss_bytes\":0,\"detail\":\"\"}");
+    assert_json(&beat.base, "{\"phase\":99,\"step\":0,\"images_per_s\":0.0,\"rss_bytes\":0,"
+                            "\"detail\":\"\",\"data_wait_share\":0.0}");
 }
 
 static void sums_are_hex_and_not_finite_is_null(void **state)

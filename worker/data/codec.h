@@ -20,8 +20,7 @@ struct apd_codec_job {
     const uint8_t *bytes; /* the file */
     size_t size;
     struct apd_image_info info;
-    int eighths;          /* JPEG: linear scale of the decoded image in 1/8; others: 8 */
-    struct apd_rect part; /* of the scaled image: the rows and columns the resizer wants */
+    struct apd_rect part; /* the rows and columns the resizer wants */
     int row_px;           /* pixels from part.x on that must be readable in each row */
     struct apd_resizer *resizer;
     struct apd_codec_scratch *scratch;
@@ -30,9 +29,6 @@ struct apd_codec_job {
 /* At least `bytes` of scratch; what was in it is lost. */
 APD_MUST_USE enum apd_code apd_codec_reserve(struct apd_codec_job *job, size_t bytes,
                                              struct apd_err *err);
-
-/* The scale in eighths for a box of w x h that becomes out_w x out_h. */
-int apd_jpeg_eighths(int w, int h, int out_w, int out_h);
 
 /* Calls apd_resizer_row for every row of the part. */
 APD_MUST_USE enum apd_code apd_codec_jpeg(struct apd_codec_job *job, struct apd_err *err);

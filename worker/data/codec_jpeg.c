@@ -1,5 +1,5 @@
-/* JPEG by libjpeg-turbo: only the rows and columns of the part, scaled while they are transformed
- * if they are to become much smaller.
+/* JPEG by libjpeg-turbo: only the rows and columns of the part. Never scaled by its transform,
+ * which would clip colours after averaging them, not before (docs/images.md).
  *
  * libjpeg reports errors by a call that must not return, so each image is decoded below one setjmp;
  * all state that outlives the jump is in struct reader. Every image has a libjpeg object of its
@@ -16,11 +16,6 @@
 /* Decoded around the part, so that its chroma is interpolated as in the whole image: one chroma
  * pixel. */
 #define MARGIN_PX 2
-/* Pixels to each side of one that comes out which the scaling below must leave. It is no
- * antialiased bilinear filter; at 4 a photograph stays within 2 grey levels of one
- * (docs/images.md).
- */
-#define OVERSAMPLING 4
 /* Scans of an image; each costs a pass over all of it, however few bytes it has. */
 #define MAX_SCANS 200
 
@@ -129,16 +124,6 @@ static void prepare(struct reader *reader)
 
 /* ---- decoding ---- */
 
-int apd_jpeg_eighths(int w, int h, int out_w, int out_h)
-{
-    int eighths = 8;
-
-    while (eighths > 1 && (int64_t)w * (eighths / 2) >= (int64_t)8 * OVERSAMPLING * out_w &&
-           (int64_t)h * (eighths / 2) >= (int64_t)8 * OVERSAMPLING * out_h)
-        eighths /= 2;
-    return eighths;
-}
-
 static enum apd_code start(struct reader *reader)
 {
     struct jpeg_decompress_struct *jpeg = &reader->jpeg;
@@ -152,8 +137,6 @@ static enum apd_code start(struct reader *reader)
         return apd_fail(reader->err, APD_DATA, "JPEG: frame headers of %d x %d and %u x %u pixels",
                         info->w, info->h, jpeg->image_width, jpeg->image_height);
     jpeg->out_color_space = jpeg->num_components == 4 ? JCS_CMYK : JCS_EXT_RGBX;
-    jpeg->scale_num = (unsigned)reader->job->eighths;
-    jpeg->scale_denom = 8;
     (void)jpeg_start_decompress(jpeg);
     return APD_OK;
 }

@@ -3,15 +3,41 @@
 #include "worker/data/codec.h"
 
 #include <spng.h>
+#include <stdlib.h>
 
 /* One chunk besides pixels, and all of them together: profiles and texts, which are not used. */
 #define MAX_CHUNK_BYTES  ((size_t)8 << 20)
 #define MAX_CHUNKS_BYTES ((size_t)16 << 20)
 
+/* zlib's lack of memory comes back as a damaged stream: what tells it apart is the allocator. */
+static _Thread_local int memory_ended;
+
+static void *noted(void *p)
+{
+    if (p == NULL)
+        memory_ended = 1;
+    return p;
+}
+
+static void *take(size_t bytes)
+{
+    return noted(malloc(bytes));
+}
+
+static void *take_more(void *old, size_t bytes)
+{
+    return noted(realloc(old, bytes));
+}
+
+static void *take_zeroed(size_t count, size_t bytes)
+{
+    return noted(calloc(count, bytes));
+}
+
 static enum apd_code failed(const struct apd_codec_job *job, int status, int row,
                             struct apd_err *err)
 {
-    if (status == SPNG_EMEM)
+    if (status == SPNG_EMEM || memory_ended)
         return apd_fail(err, APD_NOMEM, "PNG: no memory for an image of %d x %d", job->info.w,
                         job->info.h);
     return apd_fail(err, APD_DATA, "PNG: %s, in row %d of %d", spng_strerror(status), row,
@@ -101,9 +127,12 @@ static enum apd_code decode(struct apd_codec_job *job, spng_ctx *png, struct apd
 
 enum apd_code apd_codec_png(struct apd_codec_job *job, struct apd_err *err)
 {
-    spng_ctx *png = spng_ctx_new(0);
+    struct spng_alloc allocator = {take, take_more, take_zeroed, free};
+    spng_ctx *png;
     enum apd_code rc;
 
+    memory_ended = 0;
+    png = spng_ctx_new2(&allocator, 0);
     if (png == NULL)
         return failed(job, SPNG_EMEM, 0, err);
     rc = decode(job, png, err);

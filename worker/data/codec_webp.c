@@ -16,11 +16,11 @@ static enum apd_code failed(const struct apd_codec_job *job, VP8StatusCode statu
         [VP8_STATUS_BITSTREAM_ERROR] = "damaged data",
         [VP8_STATUS_UNSUPPORTED_FEATURE] = "unsupported feature",
         [VP8_STATUS_SUSPENDED] = "ends inside the image",
-        [VP8_STATUS_USER_ABORT] = "aborted",
         [VP8_STATUS_NOT_ENOUGH_DATA] = "ends inside the image",
     };
 
-    if (status == VP8_STATUS_OUT_OF_MEMORY)
+    /* "Abort" is a failed setup of the output: of valid views, only for want of memory. */
+    if (status == VP8_STATUS_OUT_OF_MEMORY || status == VP8_STATUS_USER_ABORT)
         return apd_fail(err, APD_NOMEM, "WebP: no memory for an image of %d x %d", job->info.w,
                         job->info.h);
     return apd_fail(err, APD_DATA, "WebP: %s, in %zu bytes", texts[status], job->size);

@@ -123,7 +123,7 @@ static enum apd_code inspect(const struct apd_decoder *decoder, const uint8_t *b
                              struct apd_view *out_view, struct apd_err *err)
 {
     struct apd_image_info info;
-    struct apd_view full;
+    struct apd_view full = {0};
 
     APD_TRY(apd_image_probe(bytes, size, &info, err));
     if ((uint64_t)info.w * (uint64_t)info.h > decoder->max_px || info.w > APD_DECODE_MAX_SIDE ||
@@ -145,24 +145,6 @@ static enum apd_code inspect(const struct apd_decoder *decoder, const uint8_t *b
     return APD_OK;
 }
 
-/* The pixels of an image scaled by eighths / 8 that [at, at + size) of it covers; *out_axis maps
- * them onto the `out` pixels that the view wants. Returns the first of them. */
-static int cover(int at, int size, int eighths, int out, int first, int count,
-                 struct apd_axis *out_axis)
-{
-    int begin = at * eighths / 8, end = ((at + size) * eighths + 7) / 8;
-
-    *out_axis = (struct apd_axis){
-        .size = end - begin,
-        .from = (float)(at * eighths - 8 * begin) / 8,
-        .to = (float)((at + size) * eighths - 8 * begin) / 8,
-        .out = out,
-        .first = first,
-        .count = count,
-    };
-    return begin;
-}
-
 static enum apd_code decode(struct apd_decoder *decoder, struct apd_codec_job *job,
                             const struct apd_view *view, enum apd_layout layout, uint8_t *out,
                             struct apd_err *err)
@@ -174,16 +156,12 @@ static enum apd_code decode(struct apd_decoder *decoder, struct apd_codec_job *j
     };
     const struct apd_rect *box = &view->box, *window = &view->window;
     struct apd_resize_source source;
-    struct apd_axis x, y;
-    int first_x, first_y;
+    struct apd_axis x = {box->w, view->w, window->x, window->w};
+    struct apd_axis y = {box->h, view->h, window->y, window->h};
     enum apd_code rc;
 
-    job->eighths =
-        job->info.codec == APD_CODEC_JPEG ? apd_jpeg_eighths(box->w, box->h, view->w, view->h) : 8;
-    first_x = cover(box->x, box->w, job->eighths, view->w, window->x, window->w, &x);
-    first_y = cover(box->y, box->h, job->eighths, view->h, window->y, window->h, &y);
     APD_TRY(apd_resizer_start(decoder->resizer, &x, &y, view->flip, layout, out, &source, err));
-    job->part = (struct apd_rect){first_x + source.x, first_y + source.y, source.w, source.h};
+    job->part = (struct apd_rect){box->x + source.x, box->y + source.y, source.w, source.h};
     job->row_px = source.row_px;
     job->resizer = decoder->resizer;
     job->scratch = &decoder->scratch;
@@ -197,7 +175,7 @@ enum apd_code apd_decode(struct apd_decoder *decoder, const uint8_t *bytes, size
                          const struct apd_view *view, struct apd_image *out, struct apd_err *err)
 {
     struct apd_codec_job job = {.bytes = bytes, .size = size};
-    struct apd_view full;
+    struct apd_view full = {0};
 
     APD_TRY(inspect(decoder, bytes, size, view, &job.info, &full, err));
     APD_TRY(apd_image_reserve(out, full.window.w, full.window.h, 3, err));
@@ -209,7 +187,7 @@ enum apd_code apd_decode_planar(struct apd_decoder *decoder, const uint8_t *byte
                                 struct apd_err *err)
 {
     struct apd_codec_job job = {.bytes = bytes, .size = size};
-    struct apd_view full;
+    struct apd_view full = {0};
 
     assert(view->w > 0);
     APD_TRY(inspect(decoder, bytes, size, view, &job.info, &full, err));

@@ -49,11 +49,21 @@ static enum apd_code locate(const char *folder, const char *name, char out[PATH_
         int n = snprintf(out, PATH_MAX, "%s/%s%s", folder, name, endings[i]);
 
         if (n < 0 || n >= PATH_MAX)
-            return apd_fail(err, APD_CONFIG, "data.path of %zu bytes is too long", strlen(folder));
+            return apd_fail(err, APD_CONFIG, "a folder's name of %zu bytes is too long",
+                            strlen(folder));
         if (access(out, F_OK) == 0)
             return APD_OK;
     }
-    return apd_fail(err, APD_CONFIG, "data.path %s has neither %s nor %s.gz", folder, name, name);
+    return apd_fail(err, APD_CONFIG, "%s has neither %s nor %s.gz", folder, name, name);
+}
+
+int apd_idx_is_there(const char *folder)
+{
+    struct apd_err none;
+    char path[PATH_MAX];
+
+    return locate(folder, "train-images-idx3-ubyte", path, &none) == APD_OK ||
+           locate(folder, "t10k-images-idx3-ubyte", path, &none) == APD_OK;
 }
 
 /* Magic and sizes; *hash takes the bytes. */

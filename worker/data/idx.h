@@ -6,6 +6,9 @@
 
 enum { APD_IDX_SHARD_SAMPLES = 1024 };
 
+/* Whether `folder` has images of a training or a test set under the format's names. */
+int apd_idx_is_there(const char *folder);
+
 extern const struct apd_dataset_ops apd_idx_ops;
 
 #endif

@@ -22,6 +22,14 @@ enum apd_code apd_image_reserve(struct apd_image *image, int w, int h, int c, st
     return APD_OK;
 }
 
+void apd_image_interleave(const uint8_t *planes, struct apd_image *image)
+{
+    size_t pixels = (size_t)image->w * (size_t)image->h, c = (size_t)image->c;
+
+    for (size_t i = 0; i < pixels * c; i++)
+        image->px[i] = planes[i % c * pixels + i / c];
+}
+
 void apd_image_fini(struct apd_image *image)
 {
     free(image->px);

@@ -18,6 +18,8 @@ struct apd_image {
  * empty image. On failure (APD_NOMEM) the image is what it was. */
 APD_MUST_USE enum apd_code apd_image_reserve(struct apd_image *image, int w, int h, int c,
                                              struct apd_err *err);
+/* Planes [c][h][w] into the rows of an image of that shape. */
+void apd_image_interleave(const uint8_t *planes, struct apd_image *image);
 void apd_image_fini(struct apd_image *image);
 
 #endif

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum apd_code apd_png_write(const uint8_t *px, int w, int h, int c, struct apd_sample_bytes *out,
-                            struct apd_err *err)
+enum apd_code apd_png_write(const uint8_t *px, int w, int h, int c, enum apd_png_effort effort,
+                            struct apd_sample_bytes *out, struct apd_err *err)
 {
     struct spng_ihdr ihdr = {.width = (uint32_t)w,
                              .height = (uint32_t)h,
@@ -21,6 +21,10 @@ enum apd_code apd_png_write(const uint8_t *px, int w, int h, int c, struct apd_s
     if (png == NULL)
         return apd_fail(err, APD_NOMEM, "a PNG encoder");
     failed = spng_set_option(png, SPNG_ENCODE_TO_BUFFER, 1);
+    if (failed == 0 && effort == APD_PNG_FAST)
+        failed = spng_set_option(png, SPNG_IMG_COMPRESSION_LEVEL, 1);
+    if (failed == 0 && effort == APD_PNG_FAST)
+        failed = spng_set_option(png, SPNG_FILTER_CHOICE, SPNG_FILTER_CHOICE_UP);
     if (failed == 0)
         failed = spng_set_ihdr(png, &ihdr);
     if (failed == 0)

@@ -22,6 +22,8 @@ struct filter {
 struct apd_resizer {
     const struct apd_resize_lanes *lanes;
     struct filter x, y;
+    int32_t *woven; /* x.weights in the order of `across` */
+    size_t woven_room;
     enum apd_layout layout;
     uint8_t *out;
     int rows_in, rows_out;
@@ -66,7 +68,7 @@ static int weigh(const struct apd_axis *axis, double scale, int at, int32_t *wei
                  int32_t *out_first)
 {
     double support = scale < 1 ? 1 : scale, per_tap = 1 / support, sum = 0;
-    double centre = axis->from + (at + 0.5) * scale;
+    double centre = (at + 0.5) * scale;
     int first = (int)(centre - support + 0.5), end = (int)(centre + support + 0.5);
 
     if (first < 0)
@@ -156,7 +158,7 @@ static void finish(struct filter *filter)
 static enum apd_code make_filter(const struct apd_axis *axis, int mirror, struct filter *filter,
                                  struct apd_err *err)
 {
-    double scale = (double)(axis->to - axis->from) / axis->out;
+    double scale = (double)axis->size / axis->out;
     int wide = round_up((int)ceil(scale < 1 ? 1 : scale) * 2 + 1, APD_RESIZE_TAPS);
 
     APD_TRY(make_room(filter, axis->count, wide, err));
@@ -170,6 +172,38 @@ static enum apd_code make_filter(const struct apd_axis *axis, int mirror, struct
     }
     pack(filter, wide);
     finish(filter);
+    return APD_OK;
+}
+
+/* Two 16-bit numbers in an integer. */
+static int32_t two(int32_t a, int32_t b)
+{
+    return (int32_t)((uint32_t)a | (uint32_t)b << 16);
+}
+
+/* The weights of filter x in the order and the parts that resize_lanes.h tells. */
+static enum apd_code weave(struct apd_resizer *resizer, struct apd_err *err)
+{
+    const struct filter *x = &resizer->x;
+    int filled = round_up(x->count, APD_RESIZE_PIXELS);
+    size_t bytes = (size_t)filled * (size_t)x->taps * sizeof *resizer->woven;
+
+    resizer->woven = grown(resizer->woven, &resizer->woven_room, bytes);
+    if (resizer->woven == NULL)
+        return apd_fail(err, APD_NOMEM, "weights of %d pixels to resize an image", x->count);
+    for (int i = 0; i < filled; i++) {
+        const int32_t *w = x->weights + (size_t)i * (size_t)x->taps;
+        int32_t *to = resizer->woven + (size_t)(i / 4 * 4) * (size_t)x->taps + i % 4 * 4;
+
+        for (int k = 0; k < x->taps; k += 4, w += 4, to += 16) {
+            const int low = APD_RESIZE_LOW_BITS, mask = (1 << low) - 1;
+
+            to[0] = two(w[0] >> low, w[1] >> low);
+            to[1] = two(w[2] >> low, w[3] >> low);
+            to[2] = two(w[0] & mask, w[1] & mask);
+            to[3] = two(w[2] & mask, w[3] & mask);
+        }
+    }
     return APD_OK;
 }
 
@@ -202,6 +236,7 @@ void apd_resizer_destroy(struct apd_resizer **resizer)
         return;
     free(dead->x.first);
     free(dead->x.weights);
+    free(dead->woven);
     free(dead->y.first);
     free(dead->y.weights);
     free(dead->ring);
@@ -262,6 +297,7 @@ enum apd_code apd_resizer_start(struct apd_resizer *resizer, const struct apd_ax
 {
     assert(x->count >= 1 && y->count >= 1);
     APD_TRY(make_filter(x, flip, &resizer->x, err));
+    APD_TRY(weave(resizer, err));
     APD_TRY(make_filter(y, 0, &resizer->y, err));
     APD_TRY(make_ring(resizer, err));
     resizer->layout = layout;
@@ -318,7 +354,7 @@ void apd_resizer_row(struct apd_resizer *resizer, const uint8_t *row)
 
     if (resizer->rows_in == y->end - y->begin)
         return;
-    resizer->lanes->across(row, x->first, x->weights, x->taps,
+    resizer->lanes->across(row, x->first, resizer->woven, x->taps,
                            round_up(x->count, APD_RESIZE_PIXELS),
                            ring_row(resizer, resizer->rows_in));
     resizer->rows_in++;

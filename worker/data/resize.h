@@ -15,11 +15,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* One direction: [from, to) of `size` source pixels becomes `out` pixels, of which only `count`
- * from `first` on are wanted. Source pixels outside of [0, size) count for nothing. */
+/* One direction: `size` source pixels become `out` pixels, of which only `count` from `first` on
+ * are wanted. Source pixels outside of [0, size) count for nothing. */
 struct apd_axis {
     int size;
-    float from, to; /* float as in Pillow, which rounds to it */
     int out;
     int first, count; /* count >= 1 */
 };

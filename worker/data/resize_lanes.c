@@ -7,12 +7,24 @@
 
 #ifdef __AVX2__
 #include <immintrin.h>
+
+static inline __m128i pair_order(int second)
+{
+    const __m128i first = _mm_setr_epi8(0, -1, 4, -1, 1, -1, 5, -1, 2, -1, 6, -1, 3, -1, 7, -1);
+
+    return second
+               ? _mm_add_epi8(first, _mm_setr_epi8(8, 0, 8, 0, 8, 0, 8, 0, 8, 0, 8, 0, 8, 0, 8, 0))
+               : first;
+}
 #endif
 
 /* vi: LANES integers, the bytes of LANES / 4 pixels.
  *   widen    LANES bytes
- *   spread   one weight per pixel, to the four lanes of the pixel
- *   join     lane 4 i + j of the result: sum over p of lane 4 p + j of v[i]
+ *   gather   16 bytes, four pixels, from each of LANES / 4 places
+ *   pair     of each 16 bytes p0 p1 .. the 16-bit numbers p0 p4 p1 p5 .. p3 p7 (second 0: of the
+ *            first two pixels) or p8 p12 .. (second 1: of the last two)
+ *   products of 16-bit numbers, two neighbours added
+ *   every    integer k of each 16 bytes in place of all four
  *   narrow   to bytes, above 255 to 255; there is nothing below 0 */
 #if defined(__AVX512BW__)
 enum { LANES = 16 };
@@ -23,12 +35,38 @@ static inline vi widen(const uint8_t *p)
     return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
 }
 
-static inline vi spread(const int32_t *weights)
+static inline vi gather(const uint8_t *src, const int32_t *first)
 {
-    const vi order = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    vi v = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(src + 4 * first[0])));
 
-    return _mm512_permutexvar_epi32(
-        order, _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)weights)));
+    v = _mm512_mask_broadcast_i32x4(v, 0x00f0,
+                                    _mm_loadu_si128((const __m128i *)(src + 4 * first[1])));
+    v = _mm512_mask_broadcast_i32x4(v, 0x0f00,
+                                    _mm_loadu_si128((const __m128i *)(src + 4 * first[2])));
+    return _mm512_mask_broadcast_i32x4(v, 0xf000,
+                                       _mm_loadu_si128((const __m128i *)(src + 4 * first[3])));
+}
+
+static inline vi pair(vi v, int second)
+{
+    return _mm512_shuffle_epi8(v, _mm512_broadcast_i32x4(pair_order(second)));
+}
+
+static inline vi products(vi a, vi b)
+{
+    return _mm512_madd_epi16(a, b);
+}
+
+#define every(v, k) _mm512_shuffle_epi32(v, (k)*0x55)
+
+static inline vi load(const int32_t *p)
+{
+    return _mm512_loadu_si512(p);
+}
+
+static inline vi shifted(vi v)
+{
+    return _mm512_slli_epi32(v, APD_RESIZE_LOW_BITS);
 }
 
 static inline vi all(int32_t value)
@@ -46,14 +84,6 @@ static inline vi multiply(vi a, vi b)
     return _mm512_mullo_epi32(a, b);
 }
 
-static inline vi join(const vi *v)
-{
-    vi a = add(_mm512_shuffle_i32x4(v[0], v[1], 0x44), _mm512_shuffle_i32x4(v[0], v[1], 0xee));
-    vi b = add(_mm512_shuffle_i32x4(v[2], v[3], 0x44), _mm512_shuffle_i32x4(v[2], v[3], 0xee));
-
-    return add(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
-}
-
 static inline void narrow(vi v, uint8_t *p)
 {
     _mm_storeu_si128((__m128i *)p, _mm512_cvtusepi32_epi8(_mm512_srli_epi32(v, APD_RESIZE_BITS)));
@@ -67,12 +97,33 @@ static inline vi widen(const uint8_t *p)
     return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
 }
 
-static inline vi spread(const int32_t *weights)
+static inline vi gather(const uint8_t *src, const int32_t *first)
 {
-    const vi order = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
+    return _mm256_inserti128_si256(
+        _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(src + 4 * first[0]))),
+        _mm_loadu_si128((const __m128i *)(src + 4 * first[1])), 1);
+}
 
-    return _mm256_permutevar8x32_epi32(
-        _mm256_castsi128_si256(_mm_loadl_epi64((const __m128i *)weights)), order);
+static inline vi pair(vi v, int second)
+{
+    return _mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(pair_order(second)));
+}
+
+static inline vi products(vi a, vi b)
+{
+    return _mm256_madd_epi16(a, b);
+}
+
+#define every(v, k) _mm256_shuffle_epi32(v, (k)*0x55)
+
+static inline vi load(const int32_t *p)
+{
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+
+static inline vi shifted(vi v)
+{
+    return _mm256_slli_epi32(v, APD_RESIZE_LOW_BITS);
 }
 
 static inline vi all(int32_t value)
@@ -88,12 +139,6 @@ static inline vi add(vi a, vi b)
 static inline vi multiply(vi a, vi b)
 {
     return _mm256_mullo_epi32(a, b);
-}
-
-static inline vi join(const vi *v)
-{
-    return add(_mm256_permute2x128_si256(v[0], v[1], 0x20),
-               _mm256_permute2x128_si256(v[0], v[1], 0x31));
 }
 
 static inline void narrow(vi v, uint8_t *p)
@@ -118,11 +163,6 @@ static inline vi all(int32_t value)
     return (vi){value, value, value, value};
 }
 
-static inline vi spread(const int32_t *weights)
-{
-    return all(*weights);
-}
-
 static inline vi add(vi a, vi b)
 {
     return a + b;
@@ -131,11 +171,6 @@ static inline vi add(vi a, vi b)
 static inline vi multiply(vi a, vi b)
 {
     return a * b;
-}
-
-static inline vi join(const vi *v)
-{
-    return *v;
 }
 
 static inline void narrow(vi v, uint8_t *p)
@@ -150,26 +185,46 @@ static inline void narrow(vi v, uint8_t *p)
 
 #define HALF (APD_RESIZE_ONE / 2)
 
-enum { GROUP = LANES / 4 }; /* pixels in a vector */
-
+#ifdef __AVX2__
 static void across(const uint8_t *src, const int32_t *first, const int32_t *weights, int taps,
                    int n, uint8_t *dst)
 {
-    for (int i = 0; i < n; i += GROUP, weights += GROUP * taps) {
-        const uint8_t *from[GROUP];
-        vi sums[GROUP];
+    enum { GROUP = LANES / 4 }; /* pixels in a vector */
 
-        for (int j = 0; j < GROUP; j++) {
-            from[j] = src + 4 * (size_t)first[i + j];
-            sums[j] = multiply(widen(from[j]), spread(weights + j * taps));
+    for (int i = 0; i < n; i += GROUP) {
+        const int32_t *w = weights + i / 4 * 4 * taps + i % 4 * 4;
+        vi high = all(0), low = all(HALF);
+
+        for (int k = 0; k < taps; k += 4, w += 16) {
+            vi px = gather(src + 4 * (size_t)k, first + i), parts = load(w);
+            vi front = pair(px, 0), back = pair(px, 1);
+
+            high =
+                add(high, add(products(front, every(parts, 0)), products(back, every(parts, 1))));
+            low = add(low, add(products(front, every(parts, 2)), products(back, every(parts, 3))));
         }
-        for (int k = GROUP; k < taps; k += GROUP)
-            for (int j = 0; j < GROUP; j++)
-                sums[j] =
-                    add(sums[j], multiply(widen(from[j] + 4 * k), spread(weights + j * taps + k)));
-        narrow(add(join(sums), all(HALF)), dst + 4 * i);
+        narrow(add(shifted(high), low), dst + 4 * i);
     }
 }
+#else
+static void across(const uint8_t *src, const int32_t *first, const int32_t *weights, int taps,
+                   int n, uint8_t *dst)
+{
+    for (int i = 0; i < n; i++) {
+        const int32_t *w = weights + i / 4 * 4 * taps + i % 4 * 4;
+        const uint8_t *from = src + 4 * (size_t)first[i];
+        vi sum = all(HALF);
+
+        for (int k = 0; k < taps; k++, from += 4) {
+            int32_t high = w[k / 4 * 16 + k % 4 / 2] >> 16 * (k % 2) & 0xffff;
+            int32_t low = w[k / 4 * 16 + 2 + k % 4 / 2] >> 16 * (k % 2) & 0xffff;
+
+            sum = add(sum, multiply(widen(from), all((high << APD_RESIZE_LOW_BITS) + low)));
+        }
+        narrow(sum, dst + 4 * i);
+    }
+}
+#endif
 
 static void down(const uint8_t *const *rows, const int32_t *weights, int taps, int n, uint8_t *dst)
 {

@@ -10,14 +10,17 @@
 enum {
     APD_RESIZE_BITS = 22,
     APD_RESIZE_ONE = 1 << APD_RESIZE_BITS,
-    APD_RESIZE_TAPS = 4,   /* the taps of `across` are a multiple of it */
+    APD_RESIZE_LOW_BITS = 11, /* of a weight in two 16-bit parts */
+    APD_RESIZE_TAPS = 4,      /* the taps of `across` are a multiple of it */
     APD_RESIZE_PIXELS = 16 /* so are the pixels of `across`, and of the rows `down` and `split` read
                               and write beyond what is wanted */
 };
 
 struct apd_resize_lanes {
-    /* dst pixel i = sum over k < taps of weights[i * taps + k] * src pixel (first[i] + k), for n
-     * pixels. */
+    /* dst pixel i = sum over k < taps of weight k * src pixel (first[i] + k), for n pixels. Weights
+     * lie as the vectors want them: for each four pixels, for each four taps, for each of the
+     * pixels, w being its weights of these taps, 16 bits each: high w0 w1 w2 w3, low w0 w1 w2 w3;
+     * w = high * 2^APD_RESIZE_LOW_BITS + low. */
     void (*across)(const uint8_t *src, const int32_t *first, const int32_t *weights, int taps,
                    int n, uint8_t *dst);
     /* dst pixel i = sum over k < taps of weights[k] * rows[k] pixel i. */

@@ -3,6 +3,7 @@
 #include "worker/data/regular.h"
 #include "worker/index/journal.h"
 #include "worker/index/manifest_write.h"
+#include "worker/index/out_file.h"
 #include "worker/index/parallel.h"
 #include "worker/index/source.h"
 
@@ -243,14 +244,37 @@ static enum apd_code add_up(struct run *run, struct apd_err *err)
     return APD_OK;
 }
 
+/* The folder that the manifest lies in. */
+static void folder_of_manifest(const struct run *run, char out[PATH_MAX])
+{
+    const char *path = run->report->path, *slash = strrchr(path, '/');
+
+    (void)snprintf(out, PATH_MAX, "%.*s", slash != NULL ? (int)(slash - path) + 1 : 1,
+                   slash != NULL ? path : ".");
+}
+
+static int is_manifest(const void *context, const char *name)
+{
+    const char *path = context, *slash = strrchr(path, '/');
+
+    return strcmp(name, slash != NULL ? slash + 1 : path) == 0;
+}
+
+/* With the journal's lock: nobody else writes this manifest. */
+static enum apd_code sweep(const struct run *run, struct apd_err *err)
+{
+    char folder[PATH_MAX];
+
+    folder_of_manifest(run, folder);
+    return apd_out_sweep(folder, is_manifest, run->report->path, err);
+}
+
 /* "." if the manifest lies in the root, so that both can move together. */
 static enum apd_code root_as_seen(const struct run *run, char out[PATH_MAX], struct apd_err *err)
 {
     char root[PATH_MAX], folder[PATH_MAX];
-    const char *slash = strrchr(run->report->path, '/');
-    int n = slash != NULL ? (int)(slash - run->report->path) + 1 : 1;
 
-    (void)snprintf(folder, sizeof folder, "%.*s", n, slash != NULL ? run->report->path : ".");
+    folder_of_manifest(run, folder);
     if (realpath(run->source.root, root) == NULL)
         return apd_fail_errno(err, "%s", run->source.root);
     if (realpath(folder, out) == NULL)
@@ -391,6 +415,7 @@ enum apd_code apd_index(const struct apd_index_settings *settings, struct apd_in
     *out = (struct apd_index_report){0};
     APD_GO(open_source(&run, err));
     APD_GO(open_journal(&run, err));
+    APD_GO(sweep(&run, err));
     APD_GO(take_over_all(&run, err));
     APD_GO(list_todo(&run, err));
     APD_GO(read_all(&run, err));

@@ -12,6 +12,7 @@
 struct apd_out_file {
     char *path, *temporary;
     FILE *file;
+    int lock;        /* of the temporary file, while it has one */
     uint64_t offset; /* where the next bytes go */
 };
 
@@ -25,5 +26,12 @@ APD_MUST_USE enum apd_code apd_out_rewind(struct apd_out_file *out, struct apd_e
 APD_MUST_USE enum apd_code apd_out_commit(struct apd_out_file *out, struct apd_err *err);
 /* Removes the temporary file unless it was committed. */
 void apd_out_fini(struct apd_out_file *out);
+
+/* Removes from `folder` the temporary files NAME.tmp.PID, of names that `ours` says yes to, whose
+ * process is gone: there is none of that number here, and none anywhere that holds the file's lock.
+ * Where files cannot be locked nothing is removed. */
+APD_MUST_USE enum apd_code apd_out_sweep(const char *folder,
+                                         int (*ours)(const void *context, const char *name),
+                                         const void *context, struct apd_err *err);
 
 #endif

@@ -1,6 +1,7 @@
 #include "worker/index/pack.h"
 
 #include "base/fs.h"
+#include "worker/data/idx.h"
 #include "worker/index/out_file.h"
 #include "worker/index/pack_source.h"
 #include "worker/index/parallel.h"
@@ -90,6 +91,17 @@ static int is_shard(const char *name, const char *prefix)
 
     return strncmp(name, prefix, n) == 0 && name[n] == '-' &&
            strspn(name + n + 1, "0123456789") >= 6 && strstr(name + n, ".tar") != NULL;
+}
+
+/* Whether a file of this name may be written by this pack. */
+static int is_own(const void *context, const char *name)
+{
+    const struct pack *pack = context;
+    char note[PREFIX_MAX + 32];
+
+    (void)snprintf(note, sizeof note, ".%s.advprop-pack", pack->prefix);
+    return is_shard(name, pack->prefix) || strcmp(name, note) == 0 ||
+           strcmp(name, "classes.txt") == 0;
 }
 
 static enum apd_code refuse_foreign_shards(const struct pack *pack, struct apd_err *err)
@@ -198,6 +210,7 @@ static enum apd_code pack_split(const struct apd_pack_settings *settings,
     if (source->samples == 0)
         return apd_fail(err, APD_CONFIG, "%s has no images", settings->src);
     APD_TRY(apd_mkdirs(settings->dst, 0755, err));
+    APD_TRY(apd_out_sweep(settings->dst, is_own, &pack, err));
     APD_TRY(check_note(&pack, err));
     if (source->folder.classes.count > 0)
         APD_TRY(write_classes(&pack, err));
@@ -258,6 +271,6 @@ enum apd_code apd_pack(const struct apd_pack_settings *settings, struct apd_pack
                        struct apd_err *err)
 {
     *out = (struct apd_pack_report){0};
-    return apd_pack_is_idx(settings->src) ? pack_idx(settings, out, err)
-                                          : pack_folder(settings, out, err);
+    return apd_idx_is_there(settings->src) ? pack_idx(settings, out, err)
+                                           : pack_folder(settings, out, err);
 }

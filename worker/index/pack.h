@@ -3,8 +3,9 @@
  * the order of samples. The same images give the same bytes. IDX images become PNG files; other
  * files are taken as they are. Class names go into DST/classes.txt.
  *
- * A shard appears when it is whole. DST/.PREFIX.advprop-pack says what is packed; with it, a pack
- * that was interrupted goes on, and shards of anything else are not touched. */
+ * A shard appears when it is whole; parts that a killed pack has left are removed.
+ * DST/.PREFIX.advprop-pack says what is packed; with it, a pack that was interrupted goes on, and
+ * shards of anything else are not touched. */
 #ifndef APD_WORKER_INDEX_PACK_H
 #define APD_WORKER_INDEX_PACK_H
 

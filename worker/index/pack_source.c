@@ -10,19 +10,6 @@
 #include <string.h>
 #include <unistd.h>
 
-int apd_pack_is_idx(const char *src)
-{
-    static const char *const endings[] = {"", ".gz"};
-    char path[PATH_MAX];
-
-    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
-        (void)snprintf(path, sizeof path, "%s/train-images-idx3-ubyte%s", src, endings[i]);
-        if (access(path, F_OK) == 0)
-            return 1;
-    }
-    return 0;
-}
-
 enum apd_code apd_pack_source_folder(const char *src, unsigned threads, const atomic_int *stop,
                                      struct apd_pack_source *out, struct apd_err *err)
 {
@@ -98,7 +85,7 @@ static enum apd_code take_idx(const struct apd_pack_source *source, uint64_t sam
 
     APD_TRY(apd_dataset_fetch(dataset, sample, &none, &stored, err));
     *out_label = stored.label;
-    return apd_png_write(stored.bytes, dataset->w, dataset->h, 1, out, err);
+    return apd_png_write(stored.bytes, dataset->w, dataset->h, 1, APD_PNG_SMALL, out, err);
 }
 
 enum apd_code apd_pack_source_read(const struct apd_pack_source *source, uint64_t sample,

@@ -15,9 +15,6 @@ struct apd_pack_source {
     uint64_t samples;
 };
 
-/* Whether the folder has the files of an IDX training set. */
-int apd_pack_is_idx(const char *src);
-
 APD_MUST_USE enum apd_code apd_pack_source_folder(const char *src, unsigned threads,
                                                   const atomic_int *stop,
                                                   struct apd_pack_source *out, struct apd_err *err);

@@ -1,5 +1,7 @@
 /* JPEG at a low quality: encoded and decoded again in memory, with libjpeg's defaults as Pillow
  * leaves them (4:2:0 for colour, slow integer DCT, smooth upsampling). */
+#include "worker/data/corrupt/jpeg.h"
+
 #include "worker/data/corrupt/task.h"
 
 #include <setjmp.h>
@@ -38,26 +40,22 @@ static enum apd_code failed(const struct escape *escape, struct apd_err *err)
                     "JPEG: %s", escape->message);
 }
 
-struct file {
-    unsigned char *bytes;
-    unsigned long size;
-};
-
-/* The caller frees out->bytes. */
-static enum apd_code encode(const struct apd_image *image, int quality, struct file *out,
-                            struct apd_err *err)
+enum apd_code apd_jpeg_encode(const struct apd_image *image, int quality, unsigned char **out,
+                              unsigned long *out_bytes, struct apd_err *err)
 {
     struct jpeg_compress_struct jpeg = {0};
     struct escape escape;
 
+    *out = NULL;
+    *out_bytes = 0;
     jpeg.err = lead_errors(&escape);
     if (setjmp(escape.back) != 0) {
         jpeg_destroy_compress(&jpeg);
-        out->bytes = NULL; /* libjpeg may have freed it when it grew */
+        *out = NULL; /* libjpeg may have freed it when it grew */
         return failed(&escape, err);
     }
     jpeg_create_compress(&jpeg);
-    jpeg_mem_dest(&jpeg, &out->bytes, &out->size);
+    jpeg_mem_dest(&jpeg, out, out_bytes);
     jpeg.image_width = (JDIMENSION)image->w;
     jpeg.image_height = (JDIMENSION)image->h;
     jpeg.input_components = image->c;
@@ -76,7 +74,8 @@ static enum apd_code encode(const struct apd_image *image, int quality, struct f
 }
 
 /* Into an image of the same shape. */
-static enum apd_code decode(const struct file *file, struct apd_image *image, struct apd_err *err)
+static enum apd_code decode(const unsigned char *file, unsigned long bytes, struct apd_image *image,
+                            struct apd_err *err)
 {
     struct jpeg_decompress_struct jpeg = {0};
     struct escape escape;
@@ -87,7 +86,7 @@ static enum apd_code decode(const struct file *file, struct apd_image *image, st
         return failed(&escape, err);
     }
     jpeg_create_decompress(&jpeg);
-    jpeg_mem_src(&jpeg, file->bytes, file->size);
+    jpeg_mem_src(&jpeg, file, bytes);
     (void)jpeg_read_header(&jpeg, TRUE);
     jpeg_start_decompress(&jpeg);
     while (jpeg.output_scanline < jpeg.output_height) {
@@ -104,12 +103,13 @@ static enum apd_code decode(const struct file *file, struct apd_image *image, st
 enum apd_code apd_corrupt_jpeg_compression(struct apd_corrupt_task *task, struct apd_err *err)
 {
     static const int quality[2][APD_SEVERITIES] = {{25, 18, 15, 10, 7}, {80, 65, 58, 50, 40}};
-    struct file file = {0};
+    unsigned char *file;
+    unsigned long bytes;
     enum apd_code rc;
 
-    APD_GO(encode(task->image, quality[task->small][task->level], &file, err));
-    rc = decode(&file, task->image, err);
+    APD_GO(apd_jpeg_encode(task->image, quality[task->small][task->level], &file, &bytes, err));
+    rc = decode(file, bytes, task->image, err);
 done:
-    free(file.bytes);
+    free(file);
     return rc;
 }

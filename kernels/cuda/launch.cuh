@@ -1,8 +1,8 @@
 /* One way to launch a kernel, for nvcc and for the emulation on a CPU (CUDA_EMU, tests/emu).
  * Kernels take their shared memory from DYN_SHARED, name themselves with EMU_KERNEL, and use no
  * other feature of CUDA than threads, barriers, warp shuffles and votes. */
-#ifndef APD_KERNELS_CUDA_LAUNCH_H
-#define APD_KERNELS_CUDA_LAUNCH_H
+#ifndef APD_KERNELS_CUDA_LAUNCH_CUH
+#define APD_KERNELS_CUDA_LAUNCH_CUH
 
 #include "kernels/cuda/kernels.h"
 

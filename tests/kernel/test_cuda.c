@@ -1,0 +1,168 @@
+/* Every operation of the CUDA backend against the reference: on a GPU, or on the stand-ins.
+ * usage: test_cuda fp32|tf32|fp16|bf16; exit 77: no GPU. */
+#include "harness.h"
+#include "kernels/cuda/cuda.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct {
+    struct apd_conv_shape shape;
+    int n;
+} convs[] = {
+    /* in, out_c, kernel, stride, pad, groups, image */
+    {{{1, 9, 7}, 16, 3, 1, 1, 1, 1}, 3},   {{{3, 17, 15}, 33, 7, 2, 3, 1, 1}, 3},
+    {{{3, 16, 16}, 8, 7, 2, 3, 1, 1}, 1},  {{{5, 7, 5}, 1, 3, 2, 1, 1, 0}, 3},
+    {{{16, 7, 9}, 16, 3, 1, 1, 1, 0}, 5},  {{{17, 9, 7}, 33, 3, 1, 1, 1, 0}, 3},
+    {{{16, 7, 7}, 33, 1, 1, 0, 1, 0}, 3},  {{{33, 7, 5}, 16, 1, 2, 0, 1, 0}, 3},
+    {{{32, 7, 7}, 32, 3, 1, 1, 2, 0}, 3},  {{{128, 7, 7}, 128, 3, 2, 1, 32, 0}, 1},
+    {{{32, 12, 12}, 48, 3, 1, 1, 1, 0}, 8}};
+
+static void convolutions_match_reference(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof convs / sizeof *convs; i++) {
+        const struct apd_conv_shape *s = &convs[i].shape;
+
+        if (check_conv(s, convs[i].n, 1e-5) != 0)
+            fail_msg("%dx%dx%d -> %d, kernel %d, stride %d, groups %d, image %d, n %d", s->in.c,
+                     s->in.h, s->in.w, s->out_c, s->kernel, s->stride, s->groups, s->input_is_image,
+                     convs[i].n);
+    }
+}
+
+static void groups_of_few_channels_are_refused(void **state)
+{
+    struct apd_conv_shape shape = {{12, 5, 5}, 12, 3, 1, 1, 2, 0};
+    struct apd_conv *conv = NULL;
+    struct apd_err err = {0};
+
+    (void)state;
+    assert_int_equal(backend[TESTED]->ops->conv_create(backend[TESTED], &shape, &conv, &err),
+                     APD_CONFIG);
+    assert_non_null(strstr(err.msg, "multiples of 8"));
+}
+
+static const struct apd_shape shapes[] = {{1, 3, 3}, {5, 7, 5}, {16, 7, 7}, {33, 13, 11}};
+
+static void batch_norm_matches_reference(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        struct segments lists[4];
+
+        for (int k = segment_lists(5, lists) - 1; k >= 0; k--)
+            for (int in_place = 0; in_place < 2; in_place++)
+                if (check_bn(shapes[i], 5, &lists[k], in_place) != 0)
+                    fail_msg("%dx%dx%d, segments %d", shapes[i].c, shapes[i].h, shapes[i].w, k);
+    }
+}
+
+static void pools_match_reference(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        if (check_maxpool(shapes[i], 3) + check_avgpool(shapes[i], 3) != 0)
+            fail_msg("%dx%dx%d", shapes[i].c, shapes[i].h, shapes[i].w);
+}
+
+static void classifier_matches_reference(void **state)
+{
+    (void)state;
+    assert_int_equal(check_linear(1, 1, 2), 0);
+    assert_int_equal(check_linear(5, 33, 10), 0);
+    assert_int_equal(check_linear(7, 129, 101), 0);
+}
+
+static void loss_matches_reference(void **state)
+{
+    (void)state;
+    for (int mixed = 0; mixed < 2; mixed++) {
+        assert_int_equal(check_softmax(7, 2, mixed, 0.1), 0);
+        assert_int_equal(check_softmax(41, 301, mixed, mixed * 0.1), 0);
+    }
+}
+
+static void images_match_reference(void **state)
+{
+    (void)state;
+    assert_int_equal(check_images(1, 1), 0);
+    assert_int_equal(check_images(5, 3 * 7 * 5), 0);
+    assert_int_equal(check_mix(5, (struct apd_shape){3, 7, 5}), 0);
+}
+
+static void flat_arrays_match_reference(void **state)
+{
+    (void)state;
+    assert_int_equal(check_flat(1), 0);
+    assert_int_equal(check_flat(37), 0);
+    assert_int_equal(check_flat(100001), 0);
+}
+
+static const struct apd_backend_ops *right_ops;
+
+/* ReLU left out where add is given. */
+static enum apd_code wrong_bn_forward(struct apd_backend *be, struct apd_shape shape,
+                                      const struct apd_segment *seg, int segments, const void *x,
+                                      const void *moments, const void *const gamma[APD_BN_SETS],
+                                      const void *const beta[APD_BN_SETS], const void *add,
+                                      int relu, void *y, struct apd_err *err)
+{
+    return right_ops->bn_forward(be, shape, seg, segments, x, moments, gamma, beta, add,
+                                 relu && add == NULL, y, err);
+}
+
+static void a_wrong_operation_is_caught(void **state)
+{
+    struct apd_backend_ops wrong = *backend[TESTED]->ops;
+    struct segments lists[4];
+    int bad;
+
+    (void)state;
+    right_ops = backend[TESTED]->ops;
+    wrong.bn_forward = wrong_bn_forward;
+    segment_lists(3, lists);
+    backend[TESTED]->ops = &wrong;
+    bad = check_bn((struct apd_shape){5, 7, 5}, 3, &lists[1], 0);
+    backend[TESTED]->ops = right_ops;
+    assert_true(bad > 0);
+}
+
+int main(int argc, char **argv)
+{
+    const char *precision = argc > 1 ? argv[1] : "fp32";
+    struct apd_cuda_options options = {.tf32 = strcmp(precision, "tf32") == 0};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(convolutions_match_reference),
+        cmocka_unit_test(groups_of_few_channels_are_refused),
+        cmocka_unit_test(batch_norm_matches_reference),
+        cmocka_unit_test(pools_match_reference),
+        cmocka_unit_test(classifier_matches_reference),
+        cmocka_unit_test(loss_matches_reference),
+        cmocka_unit_test(images_match_reference),
+        cmocka_unit_test(flat_arrays_match_reference),
+        cmocka_unit_test(a_wrong_operation_is_caught),
+    };
+    struct apd_err err = {0};
+    int failed;
+
+    if (strcmp(precision, "fp16") == 0)
+        options.type = APD_CUDA_F16;
+    if (strcmp(precision, "bf16") == 0)
+        options.type = APD_CUDA_BF16;
+    /* Roundings of 11, 11 and 8 bits, a few of them one after another. */
+    coarse = options.type == APD_CUDA_BF16                  ? 4e-2
+             : options.type == APD_CUDA_F16 || options.tf32 ? 5e-3
+                                                            : 2e-5;
+    if (apd_backend_cuda(&options, &backend[TESTED], &err) != APD_OK) {
+        fprintf(stderr, "skipped: %s\n", err.msg);
+        return 77;
+    }
+    if (apd_backend_ref(&backend[REF], &err) != APD_OK)
+        return 1;
+    seed_from_environment();
+    failed = cmocka_run_group_tests(tests, NULL, NULL);
+    for (int b = 0; b < BOTH; b++)
+        backend[b]->ops->destroy(backend[b]);
+    return failed;
+}
