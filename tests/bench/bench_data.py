@@ -1,11 +1,11 @@
 #!/usr/bin/python3
 """JPEG files to normalised training images: torchvision beside ours, on one core, in one run.
 
-    tests/bench/bench_decode.py BUILD_DIR [--images 300] [--rounds 5] [--px 224] [--size 500x375] [--core 0]
+    tests/bench/bench_data.py BUILD_DIR [--images 300] [--rounds 5] [--px 224] [--size 500x375] [--core 0]
 
 Synthesises photograph-like JPEGs of about 100 KB (4:2:0, quality 90 to 95) and loads them all per round: torchvision's
 ImageFolder with RandomResizedCrop, RandomHorizontalFlip, ToTensor and Normalize, and our decoder with the same
-choices (tests/bench/bench_decode.c). Prints the images per second of each, medians of the rounds, and the ratio.
+choices (tests/bench/bench_data.c). Prints the images per second of each, medians of the rounds, and the ratio.
 Rounds alternate, so that a busy minute hits both. Not a test.
 """
 import argparse
@@ -77,7 +77,7 @@ def main():
     os.sched_setaffinity(0, {arguments.core})
     torch.set_num_threads(1)
     torch.manual_seed(1)
-    program = arguments.build.resolve() / "tests" / "bench" / "bench_decode"
+    program = arguments.build.resolve() / "tests" / "bench" / "bench_data"
     with tempfile.TemporaryDirectory() as folder:
         width, height = map(int, arguments.size.split("x"))
         paths = synthesise(pathlib.Path(folder), arguments.images, width, height)

@@ -1,6 +1,6 @@
-/* Our half of bench_decode.py: file to normalised floats, one thread.
+/* Our half of bench_data.py: file to normalised floats, one thread.
  *
- *   bench_decode PX SEED FILES < list of paths      prints images per second
+ *   bench_data PX SEED FILES < list of paths      prints images per second
  *
  * Per image: read the file, choose a box as torchvision's RandomResizedCrop does, decode it into
  * planes of PX x PX, every second one mirrored, normalise. */
