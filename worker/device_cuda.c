@@ -31,11 +31,13 @@ enum apd_code apd_device_open_cuda(const struct apd_config *config,
     if (strcmp(precision, "bf16") == 0)
         options.type = APD_CUDA_BF16;
     if (place->run_dir != NULL) {
-        (void)snprintf(engines, sizeof engines, "%s/engines-%d.json", place->run_dir,
-                       place->local_rank);
+        (void)snprintf(engines, sizeof engines, "%s/engines.json", place->run_dir);
         options.engines = engines;
     }
     APD_TRY(apd_backend_cuda(&options, out, err));
+    if (apd_cuda_engines_note(*out)[0] != '\0')
+        apd_log(APD_LOG_WARN, "engines are chosen anew", "why=\"%s\"",
+                apd_cuda_engines_note(*out));
     (void)snprintf(text, 128, "cuda %s, %.100s", precision, apd_cuda_device_name(*out));
     return APD_OK;
 }

@@ -49,7 +49,7 @@ static enum apd_code one_step(struct run *run, unsigned *out_flags, struct apd_e
     APD_TRY(apd_step_run(run->step, run->progress.step, data, got == APD_OK ? NULL : &data_err, lr,
                          flags_to_raise(run, commands), &result, err));
     run->progress.step++;
-    if (!run->settled)
+    if (!run->settled && run->is_first)
         APD_TRY(apd_device_settled(run->job->be, err));
     run->settled = 1;
     run_report_bad(run, data);

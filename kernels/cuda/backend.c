@@ -164,6 +164,11 @@ const char *apd_cuda_device_name(struct apd_backend *be)
     return cuda_of(be)->device;
 }
 
+const char *apd_cuda_engines_note(struct apd_backend *be)
+{
+    return apd_dnn_engines_note(cuda_of(be)->dnn);
+}
+
 enum apd_code apd_cuda_save_engines(struct apd_backend *be, struct apd_err *err)
 {
     return apd_dnn_save(cuda_of(be)->dnn, err);

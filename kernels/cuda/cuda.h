@@ -30,6 +30,9 @@ APD_MUST_USE enum apd_code apd_cuda_devices(int *out, struct apd_err *err);
 size_t apd_cuda_held_bytes(struct apd_backend *be);
 const char *apd_cuda_device_name(struct apd_backend *be);
 
+/* Why the file of engines was left unused; "" if it was not. */
+const char *apd_cuda_engines_note(struct apd_backend *be);
+
 /* Writes the file of chosen engines, if there is one. */
 APD_MUST_USE enum apd_code apd_cuda_save_engines(struct apd_backend *be, struct apd_err *err);
 

@@ -11,6 +11,7 @@ import support
 # A network and a batch that train in milliseconds: 10 steps an epoch.
 TINY = """\
 seed: 3
+device: cpu
 model: {arch: resnet18, width: 4, stem: small}
 data: {path: "%s", window: 64, crop_padding_px: 1}
 train: {epochs: 2, batch: 100, lanes: 4}

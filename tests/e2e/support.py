@@ -20,6 +20,7 @@ TIMEOUT_S = 300
 
 SMALL = {
     "seed": 3,
+    "device": "cpu",
     "model": {"arch": "resnet18", "width": 8, "stem": "small"},
     "data": {"format": "idx", "crop_padding_px": 2},
     "augment": "crop_flip",

@@ -1,0 +1,205 @@
+"""The worker that nvcc built, on stand-ins for CUDA, cuDNN and NCCL that run on a CPU: what it computes, what
+it survives and what it notices. (On a GPU: tests/gpu/run.)
+"""
+import json
+import os
+import signal
+
+import pytest
+import support
+
+STANDINS = support.BUILD / "tests" / "emu" / "standin"
+pytestmark = pytest.mark.skipif(not (STANDINS / "libnccl.so.2").exists(),
+                                reason="built without CUDA (nvcc, cuDNN, NCCL)")
+
+# Where two orders of float sums stay together: small steps, groups that are not tiny, and a small attack,
+# since a pixel whose gradient is zero but for rounding goes one way or the other (so it does between the cpu
+# and ref devices).
+CONFIG = {
+    "device": "cuda",
+    "cuda": {"precision": "fp32"},
+    "train": {"epochs": 4, "batch": 80, "lanes": 4, "max_steps": 6},
+    "attack": {"eps": 0.1, "step": 0.1},
+    "optim": {"lr": 1e-5},
+    "log": {"per_step": True},
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Few test images: the final evaluation is not what is tested here."""
+    return support.make_data(tmp_path_factory.mktemp("cuda data"), train=400, test=20)
+
+
+def environment(**settings):
+    """STANDIN_* settings (tests/emu/standin_private.h) and where the stand-ins are."""
+    return {**os.environ, "LD_LIBRARY_PATH": str(STANDINS), "STANDIN_DEVICES": "4", "STANDIN_TIMEOUT": "60",
+            **{"STANDIN_" + name: str(value) for name, value in settings.items()}}
+
+
+def train(folder, data, name, *overrides, workers=1, check=0, standin={}, **changes):
+    config = support.write_config(folder / f"{name}.yaml", data,
+                                  **support.merged(support.merged(CONFIG, {"eval": {"batch": 20}}), changes))
+    done = support.run("train", config, "--workers", workers, "--run", folder / name, "--quiet", *overrides,
+                       check=check, env=environment(**standin))
+    return done if check is None or check else folder / name
+
+
+def losses(run_dir):
+    return [[record["loss_clean"], record["loss_noise"], record["loss_adv"]]
+            for record in support.records(run_dir, "step")]
+
+
+def apart(a, b):
+    assert len(a) == len(b) > 0
+    return max(abs(x - y) for p, q in zip(a, b) for x, y in zip(p, q))
+
+
+@pytest.mark.parametrize("workers", (1, 2, 4))
+def test_losses_of_twenty_steps_in_fp32_are_those_of_the_cpu(data, workdir, workers):
+    steps = {"train": {"epochs": 8, "batch": 160, "lanes": 4, "max_steps": 20},
+             "model": {"arch": "resnet18", "width": 4, "stem": "small"}}
+    cpu = losses(train(workdir, data, "cpu", device="cpu", **steps))
+    cuda = losses(train(workdir, data, "cuda", workers=workers, **steps))
+    assert apart(cpu, cuda) < 1e-4
+
+
+# Roundings of 11 and 8 bits in every layer.
+@pytest.mark.parametrize("precision, bound", (("fp16", 0.02), ("bf16", 0.15)))
+def test_losses_in_sixteen_bits_stay_near(data, workdir, precision, bound):
+    fp32 = losses(train(workdir, data, "fp32"))
+    short = losses(train(workdir, data, precision, cuda={"precision": precision}))
+    assert 0 < apart(fp32, short) < bound
+
+
+VARIANTS = {
+    "advprop, cutmix, average": {"train": {"mode": "advprop"}, "attack": {"steps": 2},
+                                 "mix": {"kind": "cutmix", "noise": True, "adv": True},
+                                 "optim": {"ema_decay": 0.9}},
+    "vanilla": {"train": {"mode": "vanilla"}},
+    "resnet50, bn.sync full": {"model": {"arch": "resnet50", "width": 8},
+                               "bn": {"sync": "full"}},
+    "resnext50": {"model": {"arch": "resnext50_32x4d", "width": 16}, "bn": {"sync": "none"}},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variants_are_those_of_the_cpu(data, workdir, variant):
+    changes = support.merged(VARIANTS[variant], {"train": {"batch": 40, "lanes": 2, "max_steps": 3}})
+    cpu = losses(train(workdir, data, "cpu", device="cpu", **changes))
+    cuda = losses(train(workdir, data, "cuda", workers=2, **changes))
+    # Deep networks of few channels let rounding grow from step to step.
+    assert apart(cpu[:1], cuda[:1]) < 1e-4
+    assert apart(cpu, cuda) < 2e-2
+
+
+def test_any_order_of_streams_and_plain_launches_give_the_same_bits(data, workdir):
+    states = [support.state_of(train(workdir, data, f"seed{seed}", workers=2, standin={"SEED": seed}))
+              for seed in range(1, 9)]
+    states.append(support.state_of(train(workdir, data, "plain", "cuda.graphs=off", workers=2)))
+    for state in states[1:]:
+        support.assert_same_state(state, states[0])
+
+
+def test_synchronised_bn_over_two_gpus_is_that_of_one_with_all_lanes(data, workdir):
+    one = losses(train(workdir, data, "one", bn={"sync": "full"}))
+    two = losses(train(workdir, data, "two", workers=2, bn={"sync": "full"}))
+    assert apart(one, two) < 1e-5
+
+
+def test_missing_all_reduce_is_noticed(data, workdir):
+    right = losses(train(workdir, data, "right", workers=2, optim={"lr": 0.05}))
+    wrong = losses(train(workdir, data, "wrong", workers=2, optim={"lr": 0.05},
+                         standin={"NCCL_SKIP": "*:3"}))
+    assert apart(right, wrong) > 1e-3
+
+
+def test_missing_wait_is_noticed(data, workdir):
+    """Each wait of the first steps left out: some order of the streams gives another result or a crash."""
+    right = support.state_of(train(workdir, data, "right", workers=2))
+    noticed = 0
+    for k in range(1, 5):
+        for seed in range(1, 4):
+            name = f"wait{k} seed{seed}"
+            done = train(workdir, data, name, workers=2, check=None,
+                         standin={"IGNORE_WAIT": k, "SEED": seed})
+            if done.returncode != 0 or support.state_of(workdir / name) != right:
+                noticed += 1
+                break
+    assert noticed >= 2
+
+
+def test_kill_and_drain_end_bitwise_where_an_undisturbed_run_ends(data, workdir):
+    straight = support.state_of(train(workdir, data, "straight", workers=2, cuda={"precision": "fp16"},
+                                      train={**CONFIG["train"], "max_steps": 12}))
+    config = support.write_config(workdir / "killed.yaml", data,
+                                  **support.merged(CONFIG, {"cuda": {"precision": "fp16"},
+                                                            "train": {"max_steps": 12},
+                                                            "eval": {"batch": 20},
+                                                            "checkpoint": {"every_s": 0.01}}))
+    for until, number in ((3, signal.SIGTERM), (7, signal.SIGKILL)):
+        process = support.start("train", config, "--workers", 2, "--run", workdir / "killed", "--quiet",
+                                env=environment())
+        support.wait_for_step(workdir / "killed", until, process)
+        if number == signal.SIGTERM:
+            process.send_signal(number)
+        else:
+            os.killpg(process.pid, number)
+            for pids in support.pids_of(workdir / "killed").values():
+                for pid in pids:
+                    os.kill(pid, number)
+        process.communicate(timeout=support.TIMEOUT_S)
+    support.run("train", config, "--workers", 2, "--run", workdir / "killed", "--quiet", env=environment())
+    support.assert_same_state(support.state_of(workdir / "killed"), straight)
+
+
+@pytest.mark.parametrize("kind", ("error", "hang", "die"))
+def test_failing_nccl_ends_the_start_with_one_cause_and_the_run_goes_on(data, workdir, kind):
+    """A start that fails is followed by another, which the injection hits as well: the supervisor gives up."""
+    done = train(workdir, data, kind, "cluster.silent_timeout_s=5", workers=2, check=None,
+                 standin={"NCCL_FAIL": f"1:9:{kind}"})
+    assert done.returncode in (69, 70, 75)
+    assert "rank" in done.stderr
+    assert not any(support.pids_of(workdir / kind).values())
+
+
+def test_gradients_leave_before_the_backward_pass_ends(data, workdir):
+    """In the order in which the device did things; the small network's gradient is cut into pieces of 4 kB."""
+    found = False
+    for seed in range(1, 5):
+        trace = workdir / f"trace{seed}-%r.jsonl"
+        train(workdir, data, f"seed{seed}", "cuda.graphs=off", "cuda.bucket_mb=0.004", workers=2,
+              train={"max_steps": 1}, standin={"TRACE": trace, "SEED": seed})
+        for file in workdir.glob(f"trace{seed}-*.jsonl"):
+            done = [json.loads(line) for line in file.read_text().splitlines()]
+            names = [str(operation.get("name", operation.get("kind"))) for operation in done]
+            sums = [i for i, name in enumerate(names) if "allreduce" in name.lower()]
+            backward = [i for i, name in enumerate(names) if "bn_backward_data" in name]
+            found |= bool(sums and backward) and any(backward[0] < i < backward[-1] for i in sums[1:])
+    assert found
+
+
+@pytest.mark.parametrize("settings, said", (
+    ({"DRIVER": "missing"}, "no NVIDIA driver"),
+    ({"DRIVER": "old"}, "too old"),
+    ({"DRIVER": "none"}, "no GPU is visible"),
+    ({"CAPABILITY": "7.0"}, "compute capability 7.0"),
+    ({"MEMORY": 1 << 20}, "GPU out of memory"),
+    ({"DEVICES": 1}, "has no GPU: 1 visible"),
+))
+def test_unusable_gpu_is_one_sentence_and_69(data, workdir, settings, said):
+    done = train(workdir, data, "none", workers=2, check=69, standin=settings)
+    assert said in done.stderr
+
+
+def test_accuracy_is_that_of_the_cpu(tmp_path_factory, workdir):
+    """The quick start's network and recipe, on a part of its data that fits the time."""
+    data = support.make_data(tmp_path_factory.mktemp("part"), train=1000, test=200)
+    changes = {"train": {"epochs": 4, "max_steps": 0, "batch": 40, "lanes": 2}, "optim": {"lr": 0.05},
+               "eval": {"batch": 50}}
+    right = {}
+    for device in ("cpu", "cuda"):
+        run_dir = train(workdir, data, device, workers=2, device=device, cuda={"precision": "fp16"}, **changes)
+        right[device] = [r for r in support.records(run_dir, "evaluation") if r["name"] == "main"][-1]["top1"] / 200
+    assert right["cpu"] > 0.4
+    assert abs(right["cpu"] - right["cuda"]) < 0.12
