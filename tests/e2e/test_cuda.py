@@ -88,8 +88,9 @@ def test_variants_are_those_of_the_cpu(data, workdir, variant):
     changes = support.merged(VARIANTS[variant], {"train": {"batch": 40, "lanes": 2, "max_steps": 3}})
     cpu = losses(train(workdir, data, "cpu", device="cpu", **changes))
     cuda = losses(train(workdir, data, "cuda", workers=2, **changes))
-    # Deep networks of few channels let rounding grow from step to step.
-    assert apart(cpu[:1], cuda[:1]) < 1e-4
+    # In deep networks of few channels a pixel that went the other way shows, and rounding grows.
+    clean_and_noise = [[step[:2] for step in run[:1]] for run in (cpu, cuda)]
+    assert apart(*clean_and_noise) < 1e-5
     assert apart(cpu, cuda) < 2e-2
 
 
