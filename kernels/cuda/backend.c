@@ -88,6 +88,7 @@ static void cuda_destroy(struct apd_backend *be)
     if (cuda->stream != NULL)
         (void)cudaStreamSynchronize(cuda->stream);
     apd_dnn_destroy(&cuda->dnn);
+    cuda_free_outgrown(cuda);
     for (int i = 0; i < CUDA_BUFFERS; i++)
         if (cuda->buffer[i].at != NULL)
             (void)cudaFree(cuda->buffer[i].at);
