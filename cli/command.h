@@ -24,6 +24,7 @@ int apd_cmd_stop(int argc, char **argv);
 int apd_cmd_eval(int argc, char **argv);
 int apd_cmd_ckpt(int argc, char **argv);
 int apd_cmd_data(int argc, char **argv);
+int apd_cmd_doctor(int argc, char **argv);
 int apd_cmd_config(int argc, char **argv);
 
 /* argp_parse() after a look at the long options: an unknown one is an error that names the nearest.

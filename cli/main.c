@@ -15,6 +15,7 @@ static const struct apd_command commands[] = {
     {"eval", "evaluate a checkpoint, also under attack", apd_cmd_eval},
     {"ckpt", "look at checkpoints, carry models in and out", apd_cmd_ckpt},
     {"data", "index, check and pack data sets; show what a run trains on", apd_cmd_data},
+    {"doctor", "what this host has for training, and what is wrong with it", apd_cmd_doctor},
     {"config", "check, show and explain run.yaml", apd_cmd_config},
 };
 

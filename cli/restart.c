@@ -27,6 +27,15 @@ void apd_restart_init(struct apd_restart *restart, long max_restarts, const json
     restart->without_progress = 0;
 }
 
+/* A worker or the coordinator could not begin: no GPU, no memory, no file. After a failure that is
+ * worth another try - a process that was killed may hold its GPU for a moment - but not when
+ * nothing went before. */
+static int refused_to_begin(const struct apd_restart *restart, int code, const json_t *status)
+{
+    return code == APD_EXIT_UNAVAILABLE && restart->restarts == 0 &&
+           restart->without_progress > 0 && *apd_field_text(status, "first_cause") != '\0';
+}
+
 /* A drained run is "done" too, but short of its steps. */
 static int ended_in_order(const json_t *status)
 {
@@ -57,7 +66,8 @@ enum apd_next apd_restart_decide(struct apd_restart *restart, int wait_status, c
     take_progress(restart, status);
     *out_exit = code == APD_EXIT_RESTART || code == APD_EXIT_UNAVAILABLE ? APD_EXIT_UNAVAILABLE
                                                                          : APD_EXIT_INTERNAL;
-    if (restart->without_progress >= APD_RESTART_NO_PROGRESS)
+    if (restart->without_progress >= APD_RESTART_NO_PROGRESS ||
+        refused_to_begin(restart, code, status))
         return APD_NEXT_LEAVE;
     *out_exit = APD_EXIT_RESTART;
     if (restart->restarts >= restart->max_restarts)

@@ -237,3 +237,12 @@ enum apd_code apd_comm_mpi(MPI_Comm workers, struct apd_comm **out, struct apd_e
     *out = &self->base;
     return APD_OK;
 }
+
+void apd_mpi_library(char out[128])
+{
+    char text[MPI_MAX_LIBRARY_VERSION_STRING];
+    int size = 0;
+
+    MPI_Get_library_version(text, &size);
+    (void)snprintf(out, 128, "%.*s", (int)strcspn(text, ",\n"), text);
+}

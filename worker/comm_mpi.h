@@ -10,4 +10,7 @@
 APD_MUST_USE enum apd_code apd_comm_mpi(MPI_Comm workers, struct apd_comm **out,
                                         struct apd_err *err);
 
+/* "Open MPI v4.1.4": the library's name and version, without its package's. */
+void apd_mpi_library(char out[128]);
+
 #endif

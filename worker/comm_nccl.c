@@ -191,6 +191,13 @@ static const struct apd_comm_ops alone_ops = {
     .destroy = alone_destroy,
 };
 
+void apd_nccl_versions(int *out_built, int *out_found)
+{
+    *out_built = NCCL_VERSION_CODE;
+    if (ncclGetVersion(out_found) != ncclSuccess)
+        *out_found = 0;
+}
+
 /* ---------------------------------------------------------------- start */
 
 static enum apd_code on_wait(void *ctx, struct apd_err *err)

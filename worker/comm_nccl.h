@@ -27,4 +27,7 @@ APD_MUST_USE enum apd_code apd_comm_nccl(struct apd_backend *be, struct apd_comm
                                          double timeout_s, struct apd_comm **out,
                                          struct apd_err *err);
 
+/* NCCL's version: of the headers, of the library that is loaded. 22809 is 2.28.9. */
+void apd_nccl_versions(int *out_built, int *out_found);
+
 #endif

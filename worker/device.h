@@ -4,6 +4,7 @@
 #define APD_WORKER_DEVICE_H
 
 #include "kernels/backend.h"
+#include "kernels/cuda/doctor.h"
 #include "proto/config.h"
 #include "worker/comm.h"
 
@@ -44,5 +45,12 @@ APD_MUST_USE enum apd_code apd_device_comm_cuda(const struct apd_config *config,
                                                 struct apd_backend *be, struct apd_comm *host,
                                                 struct apd_comm **out, struct apd_err *err);
 APD_MUST_USE enum apd_code apd_device_settled_cuda(struct apd_backend *be, struct apd_err *err);
+
+/* What this build and this host have for CUDA. APD_DEVICE: nothing is built in. */
+struct apd_device_report {
+    struct apd_cuda_report cuda;
+    int nccl_built, nccl_found; /* 22809 is 2.28.9 */
+};
+APD_MUST_USE enum apd_code apd_device_look(struct apd_device_report *out, struct apd_err *err);
 
 #endif

@@ -51,6 +51,14 @@ enum apd_code apd_device_comm_cuda(const struct apd_config *config, struct apd_b
     return APD_OK;
 }
 
+enum apd_code apd_device_look(struct apd_device_report *out, struct apd_err *err)
+{
+    (void)err;
+    apd_cuda_look(&out->cuda);
+    apd_nccl_versions(&out->nccl_built, &out->nccl_found);
+    return APD_OK;
+}
+
 enum apd_code apd_device_settled_cuda(struct apd_backend *be, struct apd_err *err)
 {
     apd_log(APD_LOG_INFO, "GPU memory", "held_mb=%zu", apd_cuda_held_bytes(be) >> 20);

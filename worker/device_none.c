@@ -23,6 +23,12 @@ enum apd_code apd_device_comm_cuda(const struct apd_config *config, struct apd_b
     return apd_device_has_cuda(err);
 }
 
+enum apd_code apd_device_look(struct apd_device_report *out, struct apd_err *err)
+{
+    (void)out;
+    return apd_device_has_cuda(err);
+}
+
 enum apd_code apd_device_settled_cuda(struct apd_backend *be, struct apd_err *err)
 {
     (void)be;

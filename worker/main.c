@@ -1,6 +1,5 @@
 /* advprop-worker: ranks 1 .. W of a run, or a tool that needs no coordinator (--eval, --data-plan,
- * --data-view,
- * --ckpt). */
+ * --data-view, --ckpt, --doctor). */
 #include "base/err.h"
 #include "base/log.h"
 #include "proto/run_dir.h"
@@ -9,6 +8,7 @@
 #include "worker/job.h"
 #include "worker/tool.h"
 #include "worker/tool_data.h"
+#include "worker/tool_doctor.h"
 #include "worker/train.h"
 
 #include <argp.h>
@@ -454,6 +454,8 @@ int main(int argc, char **argv)
     if (argc > 1 && strcmp(argv[1], "--ckpt") == 0)
         return apd_ckpt_main(argc - 1, argv + 1);
     argp_err_exit_status = APD_EXIT_USAGE;
+    if (argc > 1 && strcmp(argv[1], "--doctor") == 0)
+        return apd_tool_doctor_main(argc - 1, argv + 1);
     if (apd_tool_data_asked(argc, argv))
         return apd_tool_data_main(argc, argv);
     job = calloc(1, sizeof *job);

@@ -1,12 +1,13 @@
 /* The CUDA backend's making: the worker's GPU, what is wrong with it in one sentence, its streams
  * and the table. */
 #include "kernels/cuda/backend.h"
+#include "kernels/cuda/doctor.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { RING_BYTES = 8 << 20, BOUNCE_BYTES = 4 << 20, OLDEST_MAJOR = 8 };
+enum { RING_BYTES = 8 << 20, BOUNCE_BYTES = 4 << 20 };
 
 enum apd_code apd_cuda_check(cudaError_t status, const char *call, struct apd_err *err)
 {
@@ -44,6 +45,7 @@ static enum apd_code choose_device(struct cuda_backend *cuda, struct apd_err *er
 {
     struct cudaDeviceProp device;
     int count = 0, rank = cuda->is.local_rank;
+    char need[64];
 
     APD_TRY(apd_cuda_devices(&count, err));
     if (rank >= count)
@@ -52,10 +54,10 @@ static enum apd_code choose_device(struct cuda_backend *cuda, struct apd_err *er
                         "workers a host",
                         rank, count);
     CUDA_TRY(cudaGetDeviceProperties(&device, rank));
-    if (device.major < OLDEST_MAJOR)
+    if (!apd_cuda_has_code(device.major, device.minor, need))
         return apd_fail(err, APD_DEVICE,
-                        "GPU %d, %s, has compute capability %d.%d; at least %d.0 is needed", rank,
-                        device.name, device.major, device.minor, OLDEST_MAJOR);
+                        "GPU %d, %s, has compute capability %d.%d; this build has code for %s",
+                        rank, device.name, device.major, device.minor, need);
     CUDA_TRY(cudaSetDevice(rank));
     (void)snprintf(cuda->device, sizeof cuda->device, "%s", device.name);
     return APD_OK;
@@ -88,6 +90,7 @@ static void cuda_destroy(struct apd_backend *be)
     if (cuda->stream != NULL)
         (void)cudaStreamSynchronize(cuda->stream);
     apd_dnn_destroy(&cuda->dnn);
+    cuda_free_outgrown(cuda);
     for (int i = 0; i < CUDA_BUFFERS; i++)
         if (cuda->buffer[i].at != NULL)
             (void)cudaFree(cuda->buffer[i].at);

@@ -21,6 +21,13 @@ enum cuda_buffer {
     CUDA_BUFFERS
 };
 
+/* A buffer that became too small while there were recordings, which may still use it. */
+struct cuda_outgrown {
+    void *at;
+    size_t bytes;
+    struct cuda_outgrown *next;
+};
+
 /* Pinned host memory through which uploads go, in two halves that take turns. */
 struct cuda_ring {
     char *at;
@@ -39,6 +46,8 @@ struct cuda_backend {
         void *at;
         size_t bytes;
     } buffer[CUDA_BUFFERS];
+    struct cuda_outgrown *outgrown;
+    int recordings; /* that exist */
     struct cuda_ring ring;
     char *bounce; /* pinned: downloads go through it */
     cudaEvent_t downloaded, staged, stage_free[2];
@@ -63,6 +72,9 @@ static inline size_t cuda_channels(int c)
 /* At least `bytes` of device memory in *out; the content is lost when it grows. */
 APD_MUST_USE enum apd_code cuda_reserve(struct cuda_backend *cuda, enum cuda_buffer which,
                                         size_t bytes, void **out, struct apd_err *err);
+
+/* When nothing uses it any more. */
+void cuda_free_outgrown(struct cuda_backend *cuda);
 
 /* Waits on the host, polling. */
 APD_MUST_USE enum apd_code cuda_wait(struct cuda_backend *cuda, cudaEvent_t event,

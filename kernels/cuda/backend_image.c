@@ -176,6 +176,7 @@ static enum apd_code cuda_record_end(struct apd_backend *be, struct apd_recordin
         goto done;
     }
     CUDA_GO(cudaGraphInstantiate(&recording->graph, graph, 0));
+    cuda->recordings++;
     *out = recording;
     recording = NULL;
 done:
@@ -194,10 +195,13 @@ static enum apd_code cuda_replay(struct apd_backend *be, struct apd_recording *r
 
 static void cuda_recording_destroy(struct apd_backend *be, struct apd_recording **recording)
 {
-    (void)be;
+    struct cuda_backend *cuda = cuda_of(be);
+
     if (*recording == NULL)
         return;
     (void)cudaGraphExecDestroy((*recording)->graph);
+    if (--cuda->recordings == 0)
+        cuda_free_outgrown(cuda);
     free(*recording);
     *recording = NULL;
 }

@@ -5,6 +5,7 @@
 #include "kernels/shape.h"
 
 #include <sched.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -51,16 +52,49 @@ static void cuda_free(struct apd_backend *be, void *device)
     (void)cudaFree(device);
 }
 
+static enum apd_code outgrow(struct cuda_backend *cuda, enum cuda_buffer which, struct apd_err *err)
+{
+    struct cuda_outgrown *old;
+
+    if (cuda->buffer[which].at == NULL)
+        return APD_OK;
+    old = malloc(sizeof *old);
+    if (old == NULL)
+        return apd_fail(err, APD_NOMEM, "buffer");
+    *old =
+        (struct cuda_outgrown){cuda->buffer[which].at, cuda->buffer[which].bytes, cuda->outgrown};
+    cuda->outgrown = old;
+    cuda->buffer[which].at = NULL;
+    cuda->buffer[which].bytes = 0;
+    if (cuda->recordings == 0)
+        cuda_free_outgrown(cuda);
+    return APD_OK;
+}
+
+void cuda_free_outgrown(struct cuda_backend *cuda)
+{
+    while (cuda->outgrown != NULL) {
+        struct cuda_outgrown *old = cuda->outgrown;
+
+        cuda->outgrown = old->next;
+        cuda->held_bytes -= old->bytes;
+        (void)cudaFree(old->at); /* waits for those who use it */
+        free(old);
+    }
+}
+
 enum apd_code cuda_reserve(struct cuda_backend *cuda, enum cuda_buffer which, size_t bytes,
                            void **out, struct apd_err *err)
 {
+    enum apd_code rc;
     void *grown;
 
     if (bytes > cuda->buffer[which].bytes) {
         APD_TRY(allocate(cuda, bytes, &grown, err));
-        if (cuda->buffer[which].at != NULL) {
-            cuda->held_bytes -= cuda->buffer[which].bytes;
-            (void)cudaFree(cuda->buffer[which].at); /* waits for those who use it */
+        rc = outgrow(cuda, which, err);
+        if (rc != APD_OK) {
+            (void)cudaFree(grown);
+            return rc;
         }
         cuda->buffer[which].at = grown;
         cuda->buffer[which].bytes = bytes;

@@ -22,6 +22,12 @@ struct apd_dnn {
     size_t workspace_bytes;
 };
 
+void apd_dnn_versions(size_t *out_built, size_t *out_found)
+{
+    *out_built = CUDNN_VERSION;
+    *out_found = cudnnGetVersion();
+}
+
 static void plan_destroy(struct apd_dnn_plan *plan)
 {
     dnn_bag_cut(&plan->bag, 0);

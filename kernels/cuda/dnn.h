@@ -65,6 +65,9 @@ APD_MUST_USE enum apd_code apd_dnn_plan(struct apd_dnn *dnn, const struct apd_dn
                                         const struct apd_dnn_plan **out, struct apd_err *err);
 void apd_dnn_plan_info(const struct apd_dnn_plan *plan, struct apd_dnn_plan_info *out);
 
+/* cuDNN's version: of the headers, of the library that is loaded. 91900 is 9.19.0. */
+void apd_dnn_versions(size_t *out_built, size_t *out_found);
+
 /* Of all plans so far. */
 size_t apd_dnn_workspace_bytes(const struct apd_dnn *dnn);
 

@@ -8,7 +8,7 @@ import pytest
 
 COMMANDS = ["train", "status", "watch", "events", "checkpoint", "drain", "stop", "eval", "ckpt ls",
             "ckpt verify", "ckpt diff", "ckpt export", "ckpt import", "data plan", "data index", "data verify",
-            "data stat", "data pack", "data cat", "config check", "config show", "config explain"]
+            "data stat", "data pack", "data cat", "doctor", "config check", "config show", "config explain"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

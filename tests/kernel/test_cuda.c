@@ -99,6 +99,53 @@ static void flat_arrays_match_reference(void **state)
     assert_int_equal(check_flat(100001), 0);
 }
 
+/* A batch that is larger than those recorded makes the backend's own buffers grow. */
+static void a_recording_goes_on_after_a_larger_batch(void **state)
+{
+    enum { SMALL = 2, LARGE = 40, OUT = 8 * 9 * 7 };
+    const struct apd_conv_shape shape = {{3, 9, 7}, 8, 3, 1, 1, 1, 1};
+    struct apd_backend *be = backend[TESTED];
+    const struct apd_backend_ops *ops = be->ops;
+    struct apd_recording *recording = NULL;
+    struct apd_conv *conv = NULL;
+    struct apd_err err = {0};
+    float host[LARGE * 3 * 9 * 7], first[SMALL * OUT], again[SMALL * OUT];
+    size_t dst_bytes = LARGE * ops->image_elems(be, (struct apd_shape){8, 9, 7}) * be->act_bytes;
+    void *src, *w, *dst;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof host / sizeof *host; i++)
+        host[i] = (float)(i % 17) / 16 - 0.5f;
+    assert_int_equal(ops->conv_create(be, &shape, &conv, &err), APD_OK);
+    assert_int_equal(ops->alloc(be, sizeof host, &src, &err), APD_OK);
+    assert_int_equal(ops->alloc(be, ops->conv_weight_elems(conv) * be->elem_bytes, &w, &err),
+                     APD_OK);
+    assert_int_equal(ops->alloc(be, dst_bytes, &dst, &err), APD_OK);
+    assert_int_equal(ops->upload_floats(be, src, host, sizeof host / sizeof *host, &err), APD_OK);
+    assert_int_equal(ops->conv_import(be, conv, host, w, &err), APD_OK);
+    assert_int_equal(ops->conv_prepare(be, conv, SMALL, 0, &err), APD_OK);
+    assert_int_equal(ops->conv_forward(be, conv, SMALL, src, w, dst, &err), APD_OK);
+    assert_int_equal(
+        ops->activation_export(be, (struct apd_shape){8, 9, 7}, SMALL, dst, first, &err), APD_OK);
+
+    assert_int_equal(ops->record_begin(be, &err), APD_OK);
+    assert_int_equal(ops->conv_forward(be, conv, SMALL, src, w, dst, &err), APD_OK);
+    assert_int_equal(ops->record_end(be, &recording, &err), APD_OK);
+    assert_int_equal(ops->conv_prepare(be, conv, LARGE, 0, &err), APD_OK);
+    assert_int_equal(ops->conv_forward(be, conv, LARGE, src, w, dst, &err), APD_OK);
+    assert_int_equal(ops->zero(be, dst, dst_bytes, &err), APD_OK);
+    assert_int_equal(ops->replay(be, recording, &err), APD_OK);
+    assert_int_equal(
+        ops->activation_export(be, (struct apd_shape){8, 9, 7}, SMALL, dst, again, &err), APD_OK);
+    assert_memory_equal(first, again, sizeof first);
+
+    ops->recording_destroy(be, &recording);
+    ops->conv_destroy(be, &conv);
+    ops->free(be, src);
+    ops->free(be, w);
+    ops->free(be, dst);
+}
+
 static const struct apd_backend_ops *right_ops;
 
 /* ReLU left out where add is given. */
@@ -131,7 +178,7 @@ static void a_wrong_operation_is_caught(void **state)
 int main(int argc, char **argv)
 {
     const char *precision = argc > 1 ? argv[1] : "fp32";
-    struct apd_cuda_options options = {.tf32 = strcmp(precision, "tf32") == 0};
+    struct apd_cuda_options options = {.tf32 = strcmp(precision, "tf32") == 0, .graphs = 1};
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(convolutions_match_reference),
         cmocka_unit_test(groups_of_few_channels_are_refused),
@@ -141,6 +188,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(loss_matches_reference),
         cmocka_unit_test(images_match_reference),
         cmocka_unit_test(flat_arrays_match_reference),
+        cmocka_unit_test(a_recording_goes_on_after_a_larger_batch),
         cmocka_unit_test(a_wrong_operation_is_caught),
     };
     struct apd_err err = {0};

@@ -121,6 +121,24 @@ static void lost_peers_without_progress_are_unavailable(void **state)
     assert_int_equal(exit_status, 69);
 }
 
+static void first_start_refused_is_not_repeated(void **state)
+{
+    static const char no_gpu[] = "{\"state\":\"failed\",\"first_cause\":\"no GPU is visible\"}";
+
+    (void)state;
+    assert_int_equal(decide(EXITED(69), no_gpu, 0), APD_NEXT_LEAVE);
+    assert_int_equal(exit_status, 69);
+    apd_restart_init(&restart, 5, NULL);
+    assert_int_equal(decide(EXITED(69), NULL, 0), APD_NEXT_START); /* perhaps killed */
+    apd_restart_init(&restart, 5, NULL);
+    assert_int_equal(decide(EXITED(137), "{\"state\":\"failed\",\"step\":4}", 0), APD_NEXT_START);
+    assert_int_equal(decide(EXITED(69), no_gpu, 0), APD_NEXT_START); /* it trained before */
+    apd_restart_init(&restart, 5, NULL);
+    assert_int_equal(
+        decide(EXITED(69), "{\"state\":\"failed\",\"step\":4,\"first_cause\":\"ECC\"}", 0),
+        APD_NEXT_START);
+}
+
 static void numbers_are_written_for_people(void **state)
 {
     char out[APD_NUMBER_MAX];
@@ -300,6 +318,7 @@ int main(void)
         cmocka_unit_test_setup(three_starts_without_progress_end_the_run, fresh),
         cmocka_unit_test_setup(newer_checkpoint_is_progress, fresh),
         cmocka_unit_test_setup(lost_peers_without_progress_are_unavailable, fresh),
+        cmocka_unit_test_setup(first_start_refused_is_not_repeated, fresh),
         cmocka_unit_test(numbers_are_written_for_people),
         cmocka_unit_test(status_page_shows_everything),
         cmocka_unit_test(empty_status_shows_without_crash),
