@@ -141,6 +141,10 @@ struct apd_backend_ops {
      * The host's memory has to stay as it is until a download() that comes later. */
     enum apd_code (*stage)(struct apd_backend *be, const void *host, size_t bytes,
                            const void **out_device, struct apd_err *err);
+    /* Host memory that stage() will be given often: copies from it go on beside other work. Both
+     * NULL where that makes no difference. */
+    enum apd_code (*pin)(struct apd_backend *be, void *host, size_t bytes, struct apd_err *err);
+    void (*unpin)(struct apd_backend *be, void *host);
     size_t (*image_elems)(struct apd_backend *be, struct apd_shape shape);
     size_t (*channel_elems)(struct apd_backend *be, int c);
     /* Activation tensor <-> canonical NCHW floats on the host; for tests and dumps. */
@@ -306,6 +310,9 @@ struct apd_backend_ops {
     /* *bad (device) = 1 if any element is infinite or NaN, else 0. */
     enum apd_code (*nonfinite)(struct apd_backend *be, size_t n, const void *x, double *bad,
                                struct apd_err *err);
+
+    /* Tells a profiler what the operations from now on are for. NULL: there is none. */
+    void (*mark)(struct apd_backend *be, const char *text);
 
     /* ---- recordings; all four NULL where they gain nothing ----
      * What is called between begin and end is not done but recorded, to be done by each replay()

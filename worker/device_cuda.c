@@ -36,8 +36,7 @@ enum apd_code apd_device_open_cuda(const struct apd_config *config,
     }
     APD_TRY(apd_backend_cuda(&options, out, err));
     if (apd_cuda_engines_note(*out)[0] != '\0')
-        apd_log(APD_LOG_WARN, "engines are chosen anew", "why=\"%s\"",
-                apd_cuda_engines_note(*out));
+        apd_log(APD_LOG_WARN, "engines are chosen anew", "why=\"%s\"", apd_cuda_engines_note(*out));
     (void)snprintf(text, 128, "cuda %s, %.100s", precision, apd_cuda_device_name(*out));
     return APD_OK;
 }

@@ -9,10 +9,12 @@
  * Each slice has its own gradient; they are summed over lanes and workers in tree order. */
 #include "worker/step_private.h"
 
-static void tell(const struct apd_step *step, Advprop__V1__Phase phase)
+static void tell(const struct apd_step *step, Advprop__V1__Phase phase, const char *name)
 {
     if (step->on_phase != NULL)
         step->on_phase(step->ctx, phase);
+    if (step->be->ops->mark != NULL)
+        step->be->ops->mark(step->be, name);
 }
 
 /* ---------------------------------------------------------------- the passes */
@@ -180,7 +182,7 @@ static enum apd_code update_statistics(struct apd_step *step, struct apd_err *er
 
 static enum apd_code update(struct apd_step *step, double lr, struct apd_err *err)
 {
-    tell(step, ADVPROP__V1__PHASE__PHASE_UPDATE);
+    tell(step, ADVPROP__V1__PHASE__PHASE_UPDATE, "update");
     APD_TRY(update_weights(step, lr, err));
     APD_TRY(update_statistics(step, err));
     return apd_params_average(step->params, step->config.optim.ema_decay, err);
@@ -192,7 +194,7 @@ static enum apd_code update(struct apd_step *step, double lr, struct apd_err *er
 static enum apd_code attack_lanes(struct apd_step *step, const struct apd_step_data *data,
                                   struct apd_err *err)
 {
-    tell(step, ADVPROP__V1__PHASE__PHASE_NOISE_PASS);
+    tell(step, ADVPROP__V1__PHASE__PHASE_NOISE_PASS, "noise pass");
     APD_TRY(apd_step_pack_aux(step, data, err));
     for (int slice = 0; slice < step->slices; slice++)
         APD_TRY(noise_pass(step, slice, err));
@@ -202,7 +204,7 @@ static enum apd_code attack_lanes(struct apd_step *step, const struct apd_step_d
 static enum apd_code train_lanes(struct apd_step *step, const struct apd_step_data *data,
                                  struct apd_err *err)
 {
-    tell(step, ADVPROP__V1__PHASE__PHASE_TRAIN_PASS);
+    tell(step, ADVPROP__V1__PHASE__PHASE_TRAIN_PASS, "train pass");
     for (int slice = 0; slice < step->slices; slice++)
         APD_TRY(train_pass(step, slice, data, err));
     return APD_OK;
@@ -237,7 +239,7 @@ enum apd_code apd_step_run(struct apd_step *step, uint64_t number, const struct 
     if (step->noise_passes > 0) {
         if (local == APD_OK)
             local = attack_lanes(step, data, &local_err);
-        tell(step, ADVPROP__V1__PHASE__PHASE_SHUFFLE);
+        tell(step, ADVPROP__V1__PHASE__PHASE_SHUFFLE, "shuffle");
         APD_TRY(apd_shuffle_labels(step->shuffle, (uint64_t)step->config.seed, number,
                                    (int)step->config.attack.shuffle, step->aux_label,
                                    step->shuffled_label, err));
@@ -252,7 +254,7 @@ enum apd_code apd_step_run(struct apd_step *step, uint64_t number, const struct 
         return local;
     }
 
-    tell(step, ADVPROP__V1__PHASE__PHASE_EXCHANGE);
+    tell(step, ADVPROP__V1__PHASE__PHASE_EXCHANGE, "exchange");
     APD_TRY(apd_gradients_sum(step->gradients, err));
     apd_tally_flags(step->tally, flags | (local != APD_OK ? APD_FLAG_FAILED : 0));
     APD_TRY(apd_tally_sum(step->tally, apd_step_gradient(step), step->params->count, err));

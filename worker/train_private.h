@@ -24,6 +24,7 @@ struct run {
     struct apd_lr_schedule schedule;
     struct apd_step *step;
     struct apd_loader *loader;
+    uint32_t pinned;         /* slots of its ring, from the first on */
     struct apd_saver *saver; /* of worker 0 */
     struct apd_checkpoint_info info;
     char *config_yaml;

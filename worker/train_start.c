@@ -142,6 +142,34 @@ static void on_wait(void *ctx, const char *text)
     apd_link_detail(ctx, text);
 }
 
+/* Copies from pinned memory go on beside other work; without it all works the same. */
+static void pin_pixels(struct run *run)
+{
+    struct apd_backend *be = run->job->be;
+    struct apd_err err = {0};
+    size_t bytes;
+    void *pixels;
+
+    if (be->ops->pin == NULL)
+        return;
+    for (uint32_t i = 0; (pixels = apd_loader_pixels(run->loader, i, &bytes)) != NULL; i++) {
+        if (be->ops->pin(be, pixels, bytes, &err) != APD_OK) {
+            apd_log(APD_LOG_WARN, "images are not pinned: see ulimit -l", "why=\"%s\"", err.msg);
+            return;
+        }
+        run->pinned++;
+    }
+}
+
+static void unpin_pixels(struct run *run)
+{
+    size_t bytes;
+
+    while (run->pinned > 0)
+        run->job->be->ops->unpin(run->job->be,
+                                 apd_loader_pixels(run->loader, --run->pinned, &bytes));
+}
+
 static enum apd_code make_loader(struct run *run, struct apd_err *err)
 {
     struct apd_loader_settings settings = {.plan = &run->plan_desc,
@@ -156,7 +184,9 @@ static enum apd_code make_loader(struct run *run, struct apd_err *err)
                                            .ctx = run->link};
 
     apd_job_sampler(run->job, APD_SPLIT_TRAIN, &settings.sampler);
-    return apd_loader_create(&settings, &run->loader, err);
+    APD_TRY(apd_loader_create(&settings, &run->loader, err));
+    pin_pixels(run);
+    return APD_OK;
 }
 
 static enum apd_code make_saver(struct run *run, struct apd_err *err)
@@ -213,6 +243,7 @@ void run_end(struct run *run, enum apd_code rc, const struct apd_err *err)
 {
     int leaving = rc == APD_OK || rc == APD_CANCELED;
 
+    unpin_pixels(run);
     apd_loader_destroy(&run->loader);
     apd_saver_destroy(&run->saver);
     apd_link_close(&run->link, apd_exit_status(rc), leaving ? NULL : err);

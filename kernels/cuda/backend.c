@@ -3,6 +3,7 @@
 #include "kernels/cuda/backend.h"
 #include "kernels/cuda/doctor.h"
 
+#include <nvtx3/nvToolsExt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,11 +109,23 @@ static void cuda_destroy(struct apd_backend *be)
     free(cuda);
 }
 
+/* One range at a time: the next one ends it. */
+static void cuda_mark(struct apd_backend *be, const char *text)
+{
+    struct cuda_backend *cuda = cuda_of(be);
+
+    if (cuda->marked)
+        (void)nvtxRangePop();
+    (void)nvtxRangePushA(text);
+    cuda->marked = 1;
+}
+
 static void fill_table(struct cuda_backend *cuda)
 {
     struct apd_backend_ops *ops = &cuda->ops;
 
     ops->destroy = cuda_destroy;
+    ops->mark = cuda_mark;
     cuda_memory_ops(ops);
     cuda_conv_ops(ops);
     cuda_bn_ops(ops);

@@ -52,6 +52,7 @@ struct cuda_backend {
     char *bounce; /* pinned: downloads go through it */
     cudaEvent_t downloaded, staged, stage_free[2];
     int stage;     /* the next slot */
+    int marked;    /* a profiler's range is open */
     int recording; /* between record_begin and record_end */
     size_t held_bytes;
     char device[256]; /* name */

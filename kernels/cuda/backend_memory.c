@@ -235,6 +235,19 @@ static enum apd_code cuda_stage(struct apd_backend *be, const void *host, size_t
     return APD_OK;
 }
 
+static enum apd_code cuda_pin(struct apd_backend *be, void *host, size_t bytes, struct apd_err *err)
+{
+    (void)be;
+    CUDA_TRY(cudaHostRegister(host, bytes, cudaHostRegisterDefault));
+    return APD_OK;
+}
+
+static void cuda_unpin(struct apd_backend *be, void *host)
+{
+    (void)be;
+    (void)cudaHostUnregister(host);
+}
+
 /* ---------------------------------------------------------------- layouts */
 
 static size_t cuda_channel_elems(struct apd_backend *be, int c)
@@ -286,6 +299,8 @@ void cuda_memory_ops(struct apd_backend_ops *ops)
     ops->zero = cuda_zero;
     ops->copy = cuda_copy;
     ops->stage = cuda_stage;
+    ops->pin = cuda_pin;
+    ops->unpin = cuda_unpin;
     ops->image_elems = cuda_image_elems;
     ops->channel_elems = cuda_channel_elems;
     ops->activation_import = cuda_activation_import;

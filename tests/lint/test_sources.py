@@ -23,7 +23,7 @@ VENDORS = {
     r"uv\.h": ("daemon/", "cli/", "worker/link"),
     r"mpi\.h": ("daemon/main.c", "worker/main.c", "worker/wireup", "worker/comm_mpi"),
     r"(oneapi/dnnl/.*|dnnl.*)\.h": ("kernels/cpu/",),
-    r"(cuda.*|cudnn.*)\.h": ("kernels/cuda/", "worker/comm_nccl"),
+    r"(cuda.*|cudnn.*|nvtx3/.*)\.h": ("kernels/cuda/", "worker/comm_nccl"),
     r"nccl\.h": ("worker/comm_nccl",),
     r"j(peglib|error)\.h": ("worker/data/codec_jpeg.c", "worker/data/corrupt/jpeg.c"),
     r"spng\.h": ("worker/data/codec_png.c", "worker/data/png_write.c"),

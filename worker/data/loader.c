@@ -449,6 +449,14 @@ static void stop_decoders(struct apd_loader *loader)
     }
 }
 
+void *apd_loader_pixels(const struct apd_loader *loader, uint32_t i, size_t *out_bytes)
+{
+    if (i >= loader->slot_count)
+        return NULL;
+    *out_bytes = (size_t)loader->rows * loader->image_bytes;
+    return loader->slots[i].pixels;
+}
+
 void apd_loader_destroy(struct apd_loader **loader)
 {
     struct apd_loader *dead = *loader;

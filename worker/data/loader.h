@@ -69,6 +69,10 @@ APD_MUST_USE enum apd_code apd_loader_step(struct apd_loader *loader, uint64_t s
                                            const struct apd_step_data **out, double *out_wait_ms,
                                            struct apd_err *err);
 
+/* Where the pixels of ring slot i are, for a device that wants to pin them; NULL past the last
+ * slot. */
+void *apd_loader_pixels(const struct apd_loader *loader, uint32_t i, size_t *out_bytes);
+
 /* Stops the threads after the images in flight, joins them, frees. NULL ok; nulls. */
 void apd_loader_destroy(struct apd_loader **loader);
 
