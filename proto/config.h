@@ -80,6 +80,7 @@ struct apd_config {
         int64_t budget;                 /* enum apd_budget */
         double weight_clean, weight_noise, weight_adv;
         double label_smoothing;
+        int64_t recompute;
     } train;
 
     struct {

@@ -208,7 +208,8 @@ static enum apd_code make_network(struct apd_step *step, int eval_images, struct
     int train = (step->clean + step->aux) * step->slice_lanes;
     int most = train > eval_images ? train : eval_images;
 
-    APD_TRY(apd_net_create(step->params, most, 2 * step->slice_lanes, &step->net, err));
+    APD_TRY(apd_net_create(step->params, most, 2 * step->slice_lanes,
+                           (int)step->config.train.recompute, &step->net, err));
     apd_net_set_bn_eps(step->net, step->config.bn.eps);
     APD_TRY(apd_net_prepare(step->net, train, 0, err));
     if (step->noise_passes > 0)

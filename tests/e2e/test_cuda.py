@@ -98,6 +98,7 @@ def test_any_order_of_streams_and_plain_launches_give_the_same_bits(data, workdi
     states = [support.state_of(train(workdir, data, f"seed{seed}", workers=2, standin={"SEED": seed}))
               for seed in range(1, 9)]
     states.append(support.state_of(train(workdir, data, "plain", "cuda.graphs=off", workers=2)))
+    states.append(support.state_of(train(workdir, data, "recompute", "train.recompute=on", workers=2)))
     for state in states[1:]:
         support.assert_same_state(state, states[0])
 
@@ -152,6 +153,13 @@ def test_kill_and_drain_end_bitwise_where_an_undisturbed_run_ends(data, workdir)
         process.communicate(timeout=support.TIMEOUT_S)
     support.run("train", config, "--workers", 2, "--run", workdir / "killed", "--quiet", env=environment())
     support.assert_same_state(support.state_of(workdir / "killed"), straight)
+
+
+def test_overflow_in_fp16_halves_the_factor_and_leaves_the_step_out(data, workdir):
+    run_dir = train(workdir, data, "fp16", cuda={"precision": "fp16", "loss_scale": 65536}, train={"max_steps": 4})
+    meta = support.read_safetensors(support.newest_checkpoint(run_dir))[1]
+    assert int(meta["loss_scale"]) < 65536
+    assert all(loss < 10 for step in losses(run_dir) for loss in step)
 
 
 @pytest.mark.parametrize("kind", ("error", "hang", "die"))

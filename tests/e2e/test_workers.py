@@ -30,6 +30,15 @@ def test_one_two_and_four_workers_end_bitwise_equal_after_fifty_steps(tiny_data,
     support.assert_same_state(states[2], states[0])
 
 
+@pytest.mark.parametrize("stem", ("small", "imagenet"))
+def test_recomputing_does_not_change_the_result(tiny_data, workdir, stem):
+    config = support.write_config(workdir / "run.yaml", tiny_data,
+                                  train={"max_steps": 5}, model={"arch": "resnet50", "width": 4, "stem": stem})
+    for name in ("off", "on"):
+        train(config, workdir / name, 1, f"train.recompute={name}")
+    support.assert_same_state(support.state_of(workdir / "on"), support.state_of(workdir / "off"))
+
+
 def test_workers_that_change_at_restarts_do_not_change_the_result(tiny_data, workdir):
     config = support.write_config(workdir / "run.yaml", tiny_data,
                                   train={"epochs": 4, "max_steps": 50}, log={"per_step": True})

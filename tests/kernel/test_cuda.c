@@ -175,6 +175,27 @@ static void a_wrong_operation_is_caught(void **state)
     assert_true(bad > 0);
 }
 
+/* Weights and momentum change places. */
+static enum apd_code swapped_sgd(struct apd_backend *be, size_t n, const struct apd_sgd *sgd,
+                                 const void *d_w, void *w, void *m, struct apd_err *err)
+{
+    return right_ops->sgd(be, n, sgd, d_w, m, w, err);
+}
+
+static void swapped_buffers_are_caught(void **state)
+{
+    struct apd_backend_ops wrong = *backend[TESTED]->ops;
+    int bad;
+
+    (void)state;
+    right_ops = backend[TESTED]->ops;
+    wrong.sgd = swapped_sgd;
+    backend[TESTED]->ops = &wrong;
+    bad = check_flat(100);
+    backend[TESTED]->ops = right_ops;
+    assert_true(bad > 0);
+}
+
 int main(int argc, char **argv)
 {
     const char *precision = argc > 1 ? argv[1] : "fp32";
@@ -190,6 +211,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(flat_arrays_match_reference),
         cmocka_unit_test(a_recording_goes_on_after_a_larger_batch),
         cmocka_unit_test(a_wrong_operation_is_caught),
+        cmocka_unit_test(swapped_buffers_are_caught),
     };
     struct apd_err err = {0};
     int failed;

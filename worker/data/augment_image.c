@@ -59,6 +59,19 @@ static enum apd_code crop_flip(const struct apd_augment_recipe *recipe,
     return apd_op_affine(image, m, spare, err);
 }
 
+int apd_augment_is_flip(const struct apd_augment_recipe *recipe, uint32_t epoch, uint64_t sample,
+                        int *out_flip)
+{
+    struct apd_augment_settings settings = {.kind = APD_AUGMENT_CROP_FLIP, .seed = recipe->seed};
+
+    if (recipe->crop == APD_CROP_PADDED || recipe->color != APD_COLOR_KEPT ||
+        recipe->erase_probability > 0)
+        return 0;
+    *out_flip =
+        recipe->crop == APD_CROP_RESIZED && apd_augment_choose(&settings, epoch, sample).flip;
+    return 1;
+}
+
 static enum apd_code change_color(const struct apd_augment_recipe *recipe,
                                   const struct apd_draw_place *place, struct apd_image *image,
                                   struct apd_image *spare, struct apd_err *err)

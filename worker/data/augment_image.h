@@ -45,6 +45,11 @@ APD_MUST_USE enum apd_code apd_augment_recipe_set(struct apd_augment_recipe *rec
 struct apd_box apd_augment_box(const struct apd_augment_recipe *recipe, uint32_t epoch,
                                uint64_t sample, int w, int h);
 
+/* Whether "everything else" below is at most to mirror the image, which a decoder does on its way;
+ * *out_flip: whether it is. */
+int apd_augment_is_flip(const struct apd_augment_recipe *recipe, uint32_t epoch, uint64_t sample,
+                        int *out_flip);
+
 /* Everything else, on the image in its final size. spare: a second image, one a thread; once both
  * have grown nothing is allocated. Any thread. APD_NOMEM leaves the image in between. */
 APD_MUST_USE enum apd_code apd_augment_image(const struct apd_augment_recipe *recipe,

@@ -147,6 +147,9 @@ static enum apd_code take_file(struct apd_sampler *sampler, uint32_t epoch, uint
 
     APD_TRY(apd_image_probe(stored->bytes, stored->size, &info, err));
     view = view_of(sampler, epoch, sample, info.w, info.h);
+    if (sampler->settings.train && sampler->shape.c == 3 &&
+        apd_augment_is_flip(&sampler->settings.recipe, epoch, sample, &view.flip))
+        return apd_decode_planar(sampler->decoder, stored->bytes, stored->size, &view, out, err);
     APD_TRY(apd_decode(sampler->decoder, stored->bytes, stored->size, &view, &sampler->image, err));
     if (sampler->settings.train)
         APD_TRY(apd_augment_image(&sampler->settings.recipe, epoch, sample, &sampler->spare,

@@ -9,7 +9,7 @@ struct apd_net {
     struct apd_backend *be;
     struct apd_params *params;
     const struct apd_arch *arch;
-    int max_images, max_segments;
+    int max_images, max_segments, recompute;
     double bn_eps;
     size_t sums_at[APD_MAX_LAYERS]; /* channels before layer i, padded */
     size_t channels;
@@ -55,18 +55,61 @@ static size_t tensor_bytes(const struct apd_net *net, struct apd_shape shape)
     return tensor_elems(net, shape) * net->be->act_bytes;
 }
 
+static int is_down(const struct apd_net *net, int i)
+{
+    for (int b = 0; b < net->arch->block_count; b++)
+        if (net->arch->block[b].down == i)
+            return 1;
+    return 0;
+}
+
+/* Whether layer i's y is made anew in the backward pass instead of kept: inside a block, and the
+ * stem's if it is pooled. What blocks pass on is kept. */
+static int is_remade(const struct apd_net *net, int i)
+{
+    if (!net->recompute || (i == 0 && !net->arch->maxpool))
+        return 0;
+    for (int b = 0; b < net->arch->block_count; b++)
+        if (net->arch->block[b].first + net->arch->block[b].count - 1 == i)
+            return 0;
+    return 1;
+}
+
+/* Two places for all of them: a shortcut's projection is alive beside a layer of the main path. */
+static void place_remade(struct apd_net *net, struct planner *planner)
+{
+    size_t largest[2] = {0, 0};
+    void *at[2];
+
+    for (int i = 0; i < net->arch->layer_count; i++) {
+        size_t bytes = tensor_bytes(net, net->arch->layer[i].out),
+               *most = &largest[is_down(net, i)];
+
+        if (is_remade(net, i) && bytes > *most)
+            *most = bytes;
+    }
+    for (int k = 0; k < 2; k++)
+        at[k] = place(planner, largest[k]);
+    for (int i = 0; i < net->arch->layer_count; i++)
+        if (is_remade(net, i))
+            net->y[i] = at[is_down(net, i)];
+}
+
 static void place_all(struct apd_net *net, struct planner *planner)
 {
     const struct apd_arch *arch = net->arch;
     size_t elem = net->be->elem_bytes, n = (size_t)net->max_images;
     size_t segments = (size_t)net->max_segments, largest = 0, widest = 0;
 
+    if (net->recompute)
+        place_remade(net, planner);
     for (int i = 0; i < arch->layer_count; i++) {
         size_t bytes = tensor_bytes(net, arch->layer[i].out);
         size_t c = net->be->ops->channel_elems(net->be, arch->layer[i].out.c);
 
         net->x[i] = place(planner, bytes);
-        net->y[i] = place(planner, bytes);
+        if (!is_remade(net, i))
+            net->y[i] = place(planner, bytes);
         net->moments[i] = place(planner, segments * 2 * c * elem);
         largest = bytes > largest ? bytes : largest;
         widest = c > widest ? c : widest;
@@ -86,7 +129,7 @@ static void place_all(struct apd_net *net, struct planner *planner)
 }
 
 enum apd_code apd_net_create(struct apd_params *params, int max_images, int max_segments,
-                             struct apd_net **out, struct apd_err *err)
+                             int recompute, struct apd_net **out, struct apd_err *err)
 {
     struct apd_net *net = calloc(1, sizeof *net);
     struct planner planner = {0};
@@ -99,6 +142,7 @@ enum apd_code apd_net_create(struct apd_params *params, int max_images, int max_
     net->arch = params->arch;
     net->max_images = max_images;
     net->max_segments = max_segments;
+    net->recompute = recompute;
     net->bn_eps = 1e-5;
     for (int i = 0; i < net->arch->layer_count; i++) {
         net->sums_at[i] = net->channels;
@@ -227,6 +271,15 @@ static enum apd_code running_moments(struct apd_net *net, const struct apd_pass 
     return APD_OK;
 }
 
+static enum apd_code normalise(struct apd_net *net, const struct apd_pass *pass, int i,
+                               const struct bn_view *view, const void *add, int relu,
+                               struct apd_err *err)
+{
+    return net->be->ops->bn_forward(net->be, view->shape, pass->seg, pass->segments, net->x[i],
+                                    net->moments[i], view->gamma, view->beta, add, relu, net->y[i],
+                                    err);
+}
+
 static enum apd_code bn_forward(struct apd_net *net, const struct apd_pass *pass, int i,
                                 const void *add, int relu, struct apd_err *err)
 {
@@ -237,9 +290,20 @@ static enum apd_code bn_forward(struct apd_net *net, const struct apd_pass *pass
         APD_TRY(batch_moments(net, pass, i, &view, err));
     else
         APD_TRY(running_moments(net, pass, i, &view, err));
-    return net->be->ops->bn_forward(net->be, view.shape, pass->seg, pass->segments, net->x[i],
-                                    net->moments[i], view.gamma, view.beta, add, relu, net->y[i],
-                                    err);
+    return normalise(net, pass, i, &view, add, relu, err);
+}
+
+/* Makes layer i's y again if another took its place: all such have ReLU and no shortcut, but for
+ * projections, whose y the backward pass does not ask for. */
+static enum apd_code remake(struct apd_net *net, const struct apd_pass *pass, int i,
+                            struct apd_err *err)
+{
+    struct bn_view view;
+
+    if (!is_remade(net, i))
+        return APD_OK;
+    view_bn(net, pass, i, &view);
+    return normalise(net, pass, i, &view, NULL, 1, err);
 }
 
 /* Gradient d_y (+ d_y2) of layer i's output -> d_g (before BN's affine part, after ReLU) and d_x.
@@ -408,6 +472,8 @@ static enum apd_code backward_block(struct apd_net *net, const struct apd_pass *
         const void *src = i == block->first ? input : net->y[i - 1];
         void *swap = at;
 
+        if (i > block->first)
+            APD_TRY(remake(net, pass, i - 1, err));
         APD_TRY(conv_backward(net, pass, i, src, at, next, err));
         at = next;
         next = swap;
@@ -443,6 +509,7 @@ static enum apd_code backward_stem(struct apd_net *net, const struct apd_pass *p
         flow->a = d_y;
         flow->b = NULL;
     }
+    APD_TRY(remake(net, pass, 0, err));
     APD_TRY(bn_backward(net, pass, 0, flow->a, flow->b, 1, flow->a, flow->a, err));
     return conv_backward(net, pass, 0, pass->images, flow->a, pass->d_images, err);
 }
