@@ -68,7 +68,7 @@ def test_config_check_says_what_is_trained(advprop, tiny_yaml):
 def test_wrong_configuration_is_78_with_file_and_line(advprop, tiny_yaml):
     tiny_yaml.write_text(tiny_yaml.read_text() + "attack:\n  epz: 1\n")
     message = advprop("config", "check", tiny_yaml, code=78).stderr
-    assert f"{tiny_yaml}:10:3: unknown option attack.epz; the nearest one is attack.eps" in message
+    assert f"{tiny_yaml}:11:3: unknown option attack.epz; the nearest one is attack.eps" in message
 
 
 def test_wrong_override_is_78(advprop, tiny_yaml):

@@ -6,11 +6,10 @@ import os
 import signal
 
 import pytest
+import standin
 import support
 
-STANDINS = support.BUILD / "tests" / "emu" / "standin"
-pytestmark = pytest.mark.skipif(not (STANDINS / "libnccl.so.2").exists(),
-                                reason="built without CUDA (nvcc, cuDNN, NCCL)")
+pytestmark = standin.needs_all
 
 # Where two orders of float sums stay together: small steps, groups that are not tiny, and a small attack,
 # since a pixel whose gradient is zero but for rounding goes one way or the other (so it does between the cpu
@@ -32,16 +31,14 @@ def data(tmp_path_factory):
 
 
 def environment(**settings):
-    """STANDIN_* settings (tests/emu/standin_private.h) and where the stand-ins are."""
-    return {**os.environ, "LD_LIBRARY_PATH": str(STANDINS), "STANDIN_DEVICES": "4", "STANDIN_TIMEOUT": "60",
-            **{"STANDIN_" + name: str(value) for name, value in settings.items()}}
+    return standin.environment(**{"DEVICES": 4, "TIMEOUT": 60, **settings})
 
 
-def train(folder, data, name, *overrides, workers=1, check=0, standin={}, **changes):
+def train(folder, data, name, *overrides, workers=1, check=0, settings={}, **changes):
     config = support.write_config(folder / f"{name}.yaml", data,
                                   **support.merged(support.merged(CONFIG, {"eval": {"batch": 20}}), changes))
     done = support.run("train", config, "--workers", workers, "--run", folder / name, "--quiet", *overrides,
-                       check=check, env=environment(**standin))
+                       check=check, env=environment(**settings))
     return done if check is None or check else folder / name
 
 
@@ -95,7 +92,7 @@ def test_variants_are_those_of_the_cpu(data, workdir, variant):
 
 
 def test_any_order_of_streams_and_plain_launches_give_the_same_bits(data, workdir):
-    states = [support.state_of(train(workdir, data, f"seed{seed}", workers=2, standin={"SEED": seed}))
+    states = [support.state_of(train(workdir, data, f"seed{seed}", workers=2, settings={"SEED": seed}))
               for seed in range(1, 9)]
     states.append(support.state_of(train(workdir, data, "plain", "cuda.graphs=off", workers=2)))
     states.append(support.state_of(train(workdir, data, "recompute", "train.recompute=on", workers=2)))
@@ -112,7 +109,7 @@ def test_synchronised_bn_over_two_gpus_is_that_of_one_with_all_lanes(data, workd
 def test_missing_all_reduce_is_noticed(data, workdir):
     right = losses(train(workdir, data, "right", workers=2, optim={"lr": 0.05}))
     wrong = losses(train(workdir, data, "wrong", workers=2, optim={"lr": 0.05},
-                         standin={"NCCL_SKIP": "*:3"}))
+                         settings={"NCCL_SKIP": "*:3"}))
     assert apart(right, wrong) > 1e-3
 
 
@@ -124,7 +121,7 @@ def test_missing_wait_is_noticed(data, workdir):
         for seed in range(1, 4):
             name = f"wait{k} seed{seed}"
             done = train(workdir, data, name, workers=2, check=None,
-                         standin={"IGNORE_WAIT": k, "SEED": seed})
+                         settings={"IGNORE_WAIT": k, "SEED": seed})
             if done.returncode != 0 or support.state_of(workdir / name) != right:
                 noticed += 1
                 break
@@ -166,7 +163,7 @@ def test_overflow_in_fp16_halves_the_factor_and_leaves_the_step_out(data, workdi
 def test_failing_nccl_ends_the_start_with_one_cause_and_the_run_goes_on(data, workdir, kind):
     """A start that fails is followed by another, which the injection hits as well: the supervisor gives up."""
     done = train(workdir, data, kind, "cluster.silent_timeout_s=5", workers=2, check=None,
-                 standin={"NCCL_FAIL": f"1:9:{kind}"})
+                 settings={"NCCL_FAIL": f"1:9:{kind}"})
     assert done.returncode in (69, 70, 75)
     assert "rank" in done.stderr
     assert not any(support.pids_of(workdir / kind).values())
@@ -178,7 +175,7 @@ def test_gradients_leave_before_the_backward_pass_ends(data, workdir):
     for seed in range(1, 5):
         trace = workdir / f"trace{seed}-%r.jsonl"
         train(workdir, data, f"seed{seed}", "cuda.graphs=off", "cuda.bucket_mb=0.004", workers=2,
-              train={"max_steps": 1}, standin={"TRACE": trace, "SEED": seed})
+              train={"max_steps": 1}, settings={"TRACE": trace, "SEED": seed})
         for file in workdir.glob(f"trace{seed}-*.jsonl"):
             done = [json.loads(line) for line in file.read_text().splitlines()]
             names = [str(operation.get("name", operation.get("kind"))) for operation in done]
@@ -186,19 +183,6 @@ def test_gradients_leave_before_the_backward_pass_ends(data, workdir):
             backward = [i for i, name in enumerate(names) if "bn_backward_data" in name]
             found |= bool(sums and backward) and any(backward[0] < i < backward[-1] for i in sums[1:])
     assert found
-
-
-@pytest.mark.parametrize("settings, said", (
-    ({"DRIVER": "missing"}, "no NVIDIA driver"),
-    ({"DRIVER": "old"}, "too old"),
-    ({"DRIVER": "none"}, "no GPU is visible"),
-    ({"CAPABILITY": "7.0"}, "compute capability 7.0"),
-    ({"MEMORY": 1 << 20}, "GPU out of memory"),
-    ({"DEVICES": 1}, "has no GPU: 1 visible"),
-))
-def test_unusable_gpu_is_one_sentence_and_69(data, workdir, settings, said):
-    done = train(workdir, data, "none", workers=2, check=69, standin=settings)
-    assert said in done.stderr
 
 
 def test_accuracy_is_that_of_the_cpu(tmp_path_factory, workdir):

@@ -30,7 +30,7 @@ def test_host_without_help_of_stand_ins(advprop):
         assert re.search("without CUDA|no NVIDIA driver|driver is too old|no GPU is visible", facts["problems"][0])
 
 
-@standin.needs_runtime
+@standin.needs_all
 @pytest.mark.parametrize("driver, sentence", [
     ("missing", "no NVIDIA driver is installed"),
     ("old", "the NVIDIA driver is too old: it is made for CUDA 12.4, needed is 13.0"),
@@ -41,7 +41,7 @@ def test_no_usable_driver_leaves_the_cpu(advprop, driver, sentence):
     assert lines[-2:] == [sentence, CPU]
 
 
-@standin.needs_runtime
+@standin.needs_all
 def test_gpu_of_an_architecture_left_out_cannot_train(advprop):
     text = doctor(advprop, code=69, CAPABILITY="7.0")
     assert re.search(r"^GPU 0, .*, cannot be used: its compute capability is 7.0, this build has code for [\d., ]+ and later$",
@@ -49,12 +49,12 @@ def test_gpu_of_an_architecture_left_out_cannot_train(advprop):
     assert text.endswith("training with device: auto cannot run here; device: cpu can\n")
 
 
-@standin.needs_runtime
+@standin.needs_all
 def test_gpu_with_little_free_memory_is_told(advprop):
     assert "\nGPU 0 has only 190 of 190 MiB of memory free\n" in doctor(advprop, MEMORY=200_000_000)
 
 
-@standin.needs_runtime
+@standin.needs_all
 def test_two_gpus_and_how_they_reach_each_other(advprop):
     text = doctor(advprop, DEVICES=2)
     assert "  GPU 1          NVIDIA H100" in text and "compute capability 9.0, 79.6 of 79.6 GiB free" in text
