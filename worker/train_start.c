@@ -243,11 +243,15 @@ void run_end(struct run *run, enum apd_code rc, const struct apd_err *err)
 {
     int leaving = rc == APD_OK || rc == APD_CANCELED;
 
-    unpin_pixels(run);
+    if (leaving)
+        unpin_pixels(run);
     apd_loader_destroy(&run->loader);
     apd_saver_destroy(&run->saver);
     apd_link_close(&run->link, apd_exit_status(rc), leaving ? NULL : err);
-    apd_step_destroy(&run->step);
+    /* After a failure the process ends at once, and nothing may wait for a device on which a sum
+     * with a lost peer never ends: giving memory back does. */
+    if (leaving)
+        apd_step_destroy(&run->step);
     apd_plan_destroy(&run->plan);
     free(run->config_yaml);
 }
