@@ -34,9 +34,6 @@ struct apd_comm_ops {
     enum apd_code (*exchange_rows)(struct apd_comm *comm, size_t row_bytes, const void *send,
                                    const int *send_rows, void *recv, const int *recv_rows,
                                    struct apd_err *err);
-    /* Whether something has gone wrong that no call has told yet; never blocks. For those who wait
-     * for the device. NULL: nothing can. */
-    enum apd_code (*poll)(struct apd_comm *comm, struct apd_err *err);
     /* Ends the whole job at once with `status`; does not return for implementations that can. */
     void (*abort)(struct apd_comm *comm, int status);
     void (*destroy)(struct apd_comm *comm);

@@ -112,11 +112,6 @@ static enum apd_code nccl_exchange_rows(struct apd_comm *comm, size_t row_bytes,
     return join_stream(self, err);
 }
 
-static enum apd_code nccl_poll(struct apd_comm *comm, struct apd_err *err)
-{
-    return apd_nccl_poll(self_of(comm), err);
-}
-
 static void nccl_abort(struct apd_comm *comm, int status)
 {
     apd_nccl_kill(self_of(comm));
@@ -143,7 +138,6 @@ static const struct apd_comm_ops nccl_ops = {
     .sum_start = nccl_sum_start,
     .sum_wait = nccl_sum_wait,
     .exchange_rows = nccl_exchange_rows,
-    .poll = nccl_poll,
     .abort = nccl_abort,
     .destroy = nccl_destroy,
 };

@@ -4,6 +4,7 @@
 #include "worker/train.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "worker/device.h"
 #include "worker/train_private.h"
 
@@ -48,6 +49,10 @@ static enum apd_code one_step(struct run *run, unsigned *out_flags, struct apd_e
     got = apd_loader_step(run->loader, run->progress.step, &data, &wait_ms, &data_err);
     APD_TRY(apd_step_run(run->step, run->progress.step, data, got == APD_OK ? NULL : &data_err, lr,
                          flags_to_raise(run, commands), &result, err));
+    if (result.skipped && run->is_first)
+        apd_log(APD_LOG_WARN, "gradient overflowed: step left out",
+                "step=%" PRIu64 " loss_scale=%" PRIu64, run->progress.step,
+                run->progress.scale.factor);
     run->progress.step++;
     if (!run->settled && run->is_first)
         APD_TRY(apd_device_settled(run->job->be, err));

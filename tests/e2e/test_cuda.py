@@ -156,6 +156,8 @@ def test_overflow_in_fp16_halves_the_factor_and_leaves_the_step_out(data, workdi
     run_dir = train(workdir, data, "fp16", cuda={"precision": "fp16", "loss_scale": 65536}, train={"max_steps": 4})
     meta = support.read_safetensors(support.newest_checkpoint(run_dir))[1]
     assert int(meta["loss_scale"]) < 65536
+    log = (run_dir / "logs" / "rank-1.log").read_text()
+    assert 65536 // 2 ** log.count("gradient overflowed: step left out") == int(meta["loss_scale"])
     assert all(loss < 10 for step in losses(run_dir) for loss in step)
 
 
