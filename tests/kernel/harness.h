@@ -93,6 +93,8 @@ int segment_lists(int n, struct segments out[4]);
 /* ---- the checks ---- */
 int check_conv(const struct apd_conv_shape *shape, int n, double tolerance);
 int check_bn(struct apd_shape shape, int n, const struct segments *s, int in_place);
+/* check_bn of a tested backend with a mistake: what it finds, and nothing without the mistake. */
+int check_wrong_bn(void);
 int check_maxpool(struct apd_shape shape, int n);
 int check_avgpool(struct apd_shape shape, int n);
 int check_linear(int n, int in, int out);
