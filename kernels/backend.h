@@ -278,10 +278,11 @@ struct apd_backend_ops {
                                 const struct apd_noise *noise, void *x, void *noisy,
                                 struct apd_err *err);
     /* next = clamp(at + step * sign(d_x), max(x - eps, -1), min(x + eps, 1)), sign(0) = 0; step < 0
-     * goes down the loss. next may be `at`. */
-    enum apd_code (*attack_step)(struct apd_backend *be, size_t n, const void *x, const void *at,
-                                 const void *d_x, double step, double eps, void *next,
-                                 struct apd_err *err);
+     * goes down the loss. slot (host, [n]): image i comes to be image slot[i] of next; NULL: i.
+     * Without slots next may be `at`. pixels: per image. */
+    enum apd_code (*attack_step)(struct apd_backend *be, int n, size_t pixels, const void *x,
+                                 const void *at, const void *d_x, double step, double eps,
+                                 const int32_t *slot, void *next, struct apd_err *err);
     /* dst = (1 - share) src + share src[partner], or the box of src[partner] pasted into src. Input
      * images; no overlap. With the inverse permutation it is its own backward pass. */
     enum apd_code (*mix_images)(struct apd_backend *be, int n, struct apd_shape shape,

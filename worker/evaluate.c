@@ -184,9 +184,9 @@ static enum apd_code run_batch(struct bench *bench, struct apd_err *err)
     for (int k = 0; k < ev->attack_steps; k++) {
         APD_TRY(apd_net_forward(ev->net, &pass, err));
         APD_TRY(apd_net_backward(ev->net, &pass, err));
-        APD_TRY(bench->be->ops->attack_step(bench->be, (size_t)ev->batch * bench->pixels, bench->x,
+        APD_TRY(bench->be->ops->attack_step(bench->be, ev->batch, bench->pixels, bench->x,
                                             bench->at, bench->d_x, ev->attack_step * 2 / 255,
-                                            ev->attack_eps * 2 / 255, bench->at, err));
+                                            ev->attack_eps * 2 / 255, NULL, bench->at, err));
     }
     return apd_net_forward(ev->net, &pass, err);
 }

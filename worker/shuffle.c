@@ -13,8 +13,7 @@ struct apd_shuffle {
     size_t row_elems;
     void *send, *recv; /* device, mine rows */
     int *send_rows, *recv_rows, *fill;
-    int32_t *send_index; /* row of the send buffer <- my slot */
-    int32_t *recv_index; /* my slot <- row of the receive buffer */
+    int32_t *send_row, *recv_row; /* of the send and the receive buffer, of each of my slots */
     int32_t *send_labels, *recv_labels;
 };
 
@@ -36,16 +35,16 @@ enum apd_code apd_shuffle_create(struct apd_backend *be, struct apd_comm *comm,
     mine = (size_t)shuffle->mine;
     shuffle->first = malloc((workers + 1) * sizeof *shuffle->first);
     shuffle->send_rows = calloc(3 * workers, sizeof *shuffle->send_rows);
-    shuffle->send_index = malloc(4 * (mine + 1) * sizeof *shuffle->send_index);
-    if (shuffle->first == NULL || shuffle->send_rows == NULL || shuffle->send_index == NULL) {
+    shuffle->send_row = malloc(4 * (mine + 1) * sizeof *shuffle->send_row);
+    if (shuffle->first == NULL || shuffle->send_rows == NULL || shuffle->send_row == NULL) {
         rc = apd_fail(err, APD_NOMEM, "shuffle of %zu images", mine);
         goto done;
     }
     memcpy(shuffle->first, first, (workers + 1) * sizeof *first);
     shuffle->recv_rows = shuffle->send_rows + workers;
     shuffle->fill = shuffle->recv_rows + workers;
-    shuffle->recv_index = shuffle->send_index + mine;
-    shuffle->send_labels = shuffle->recv_index + mine;
+    shuffle->recv_row = shuffle->send_row + mine;
+    shuffle->send_labels = shuffle->recv_row + mine;
     shuffle->recv_labels = shuffle->send_labels + mine;
     APD_GO(be->ops->alloc(be, (mine + 1) * row_elems * be->elem_bytes, &shuffle->send, err));
     APD_GO(be->ops->alloc(be, (mine + 1) * row_elems * be->elem_bytes, &shuffle->recv, err));
@@ -68,7 +67,7 @@ void apd_shuffle_destroy(struct apd_shuffle **shuffle)
         dead->be->ops->free(dead->be, dead->recv);
     free(dead->first);
     free(dead->send_rows);
-    free(dead->send_index);
+    free(dead->send_row);
     free(dead);
     *shuffle = NULL;
 }
@@ -92,7 +91,7 @@ static int owner(const struct apd_shuffle *shuffle, int slot)
 
 /* Walks all slots in order twice: first to count rows per peer, then to place them. Both sides of a
  * transfer see its rows in ascending order of the slot they go to. */
-static void plan_transfer(struct apd_shuffle *shuffle, uint64_t seed, uint64_t step, int enabled)
+void apd_shuffle_plan(struct apd_shuffle *shuffle, uint64_t seed, uint64_t step, int enabled)
 {
     int me = shuffle->comm->rank, size = shuffle->comm->size, n = shuffle->first[size];
     int *send_at = shuffle->fill;
@@ -113,43 +112,55 @@ static void plan_transfer(struct apd_shuffle *shuffle, uint64_t seed, uint64_t s
         int to = owner(shuffle, d);
 
         if (owner(shuffle, s) == me)
-            shuffle->send_index[send_at[to]++] = s - shuffle->first[me];
+            shuffle->send_row[s - shuffle->first[me]] = send_at[to]++;
     }
     for (int w = 0; w < size; w++)
         for (int d = shuffle->first[me]; d < shuffle->first[me + 1]; d++) {
             int s = enabled ? apd_shuffle_source(seed, step, n, d) : d;
 
             if (owner(shuffle, s) == w)
-                shuffle->recv_index[d - shuffle->first[me]] = recv_at++;
+                shuffle->recv_row[d - shuffle->first[me]] = recv_at++;
         }
 }
 
-enum apd_code apd_shuffle_labels(struct apd_shuffle *shuffle, uint64_t seed, uint64_t step,
-                                 int enabled, const int32_t *labels, int32_t *out_labels,
-                                 struct apd_err *err)
+void *apd_shuffle_send(const struct apd_shuffle *shuffle)
+{
+    return shuffle->send;
+}
+
+const int32_t *apd_shuffle_send_rows(const struct apd_shuffle *shuffle)
+{
+    return shuffle->send_row;
+}
+
+enum apd_code apd_shuffle_labels(struct apd_shuffle *shuffle, const int32_t *labels,
+                                 int32_t *out_labels, struct apd_err *err)
 {
     struct apd_comm *comm = shuffle->host_comm;
 
-    plan_transfer(shuffle, seed, step, enabled);
     for (int i = 0; i < shuffle->mine; i++)
-        shuffle->send_labels[i] = labels[shuffle->send_index[i]];
+        shuffle->send_labels[shuffle->send_row[i]] = labels[i];
     APD_TRY(comm->ops->exchange_rows(comm, sizeof *labels, shuffle->send_labels, shuffle->send_rows,
                                      shuffle->recv_labels, shuffle->recv_rows, err));
     for (int i = 0; i < shuffle->mine; i++)
-        out_labels[i] = shuffle->recv_labels[shuffle->recv_index[i]];
+        out_labels[i] = shuffle->recv_labels[shuffle->recv_row[i]];
     return APD_OK;
 }
 
-enum apd_code apd_shuffle_rows(struct apd_shuffle *shuffle, const void *rows, void *out_rows,
+enum apd_code apd_shuffle_exchange(struct apd_shuffle *shuffle, struct apd_err *err)
+{
+    struct apd_comm *comm = shuffle->comm;
+
+    return comm->ops->exchange_rows(comm, shuffle->row_elems * shuffle->be->elem_bytes,
+                                    shuffle->send, shuffle->send_rows, shuffle->recv,
+                                    shuffle->recv_rows, err);
+}
+
+enum apd_code apd_shuffle_take(struct apd_shuffle *shuffle, int first, int count, void *out_rows,
                                struct apd_err *err)
 {
     struct apd_backend *be = shuffle->be;
-    struct apd_comm *comm = shuffle->comm;
 
-    APD_TRY(be->ops->rows_gather(be, shuffle->mine, shuffle->row_elems, rows, shuffle->send_index,
-                                 shuffle->send, err));
-    APD_TRY(comm->ops->exchange_rows(comm, shuffle->row_elems * be->elem_bytes, shuffle->send,
-                                     shuffle->send_rows, shuffle->recv, shuffle->recv_rows, err));
-    return be->ops->rows_gather(be, shuffle->mine, shuffle->row_elems, shuffle->recv,
-                                shuffle->recv_index, out_rows, err);
+    return be->ops->rows_gather(be, count, shuffle->row_elems, shuffle->recv,
+                                shuffle->recv_row + first, out_rows, err);
 }

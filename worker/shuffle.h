@@ -22,15 +22,22 @@ APD_MUST_USE enum apd_code apd_shuffle_create(struct apd_backend *be, struct apd
                                               struct apd_err *err);
 void apd_shuffle_destroy(struct apd_shuffle **shuffle);
 
-/* Collective: the step's permutation, and the labels' way through it. labels, out_labels: host,
- * this worker's slots. enabled = 0: slot d keeps its own image. Needs nothing of the device, so the
- * host does not wait for it. */
-APD_MUST_USE enum apd_code apd_shuffle_labels(struct apd_shuffle *shuffle, uint64_t seed,
-                                              uint64_t step, int enabled, const int32_t *labels,
+/* The step's permutation, for all calls below. enabled = 0: slot d keeps its own image. */
+void apd_shuffle_plan(struct apd_shuffle *shuffle, uint64_t seed, uint64_t step, int enabled);
+
+/* Where images leave from (device, a row each), and which of its rows takes the image of each of
+ * this worker's slots (host). Both are the shuffle's. */
+void *apd_shuffle_send(const struct apd_shuffle *shuffle);
+const int32_t *apd_shuffle_send_rows(const struct apd_shuffle *shuffle);
+
+/* Collective: the labels' way. labels, out_labels: host, this worker's slots. Needs nothing of the
+ * device, so the host does not wait for it. */
+APD_MUST_USE enum apd_code apd_shuffle_labels(struct apd_shuffle *shuffle, const int32_t *labels,
                                               int32_t *out_labels, struct apd_err *err);
-/* Collective, after the labels: the images' way. rows, out_rows: device, this worker's slots x
- * row_elems. */
-APD_MUST_USE enum apd_code apd_shuffle_rows(struct apd_shuffle *shuffle, const void *rows,
+/* Collective: the images' way. */
+APD_MUST_USE enum apd_code apd_shuffle_exchange(struct apd_shuffle *shuffle, struct apd_err *err);
+/* What came to `count` of this worker's slots from `first` on -> out_rows (device). */
+APD_MUST_USE enum apd_code apd_shuffle_take(struct apd_shuffle *shuffle, int first, int count,
                                             void *out_rows, struct apd_err *err);
 
 /* The permutation itself: the source of slot d among n. */

@@ -67,12 +67,13 @@ static enum apd_code noise_pass(struct apd_step *step, int slice, struct apd_err
 {
     const struct apd_backend_ops *ops = step->be->ops;
     int n = step->aux * step->slice_lanes;
-    size_t elems = (size_t)n * step->pixels;
-    size_t offset = (size_t)slice * elems * step->be->elem_bytes;
+    size_t offset = (size_t)slice * (size_t)n * step->pixels * step->be->elem_bytes;
     void *at = (char *)step->x_attack + offset, *clean = (char *)step->x_aux + offset;
+    const int32_t *send_rows = apd_shuffle_send_rows(step->shuffle) + slice * n;
     struct apd_targets targets;
 
     for (int k = 0; k < step->noise_passes; k++) {
+        int last = k == step->noise_passes - 1;
         struct apd_pass pass = {.n = n,
                                 .seg = step->noise_segments,
                                 .segments = step->slice_lanes,
@@ -85,8 +86,10 @@ static enum apd_code noise_pass(struct apd_step *step, int slice, struct apd_err
         APD_TRY(apd_step_noise_input(step, slice, k, at, &pass, &targets, err));
         APD_TRY(execute(step, slice, k, &pass, err));
         APD_TRY(apd_step_image_gradient(step, slice, k, err));
-        APD_TRY(ops->attack_step(step->be, elems, clean, at, step->d_attack, step->attack_step,
-                                 step->eps, at, err));
+        /* The last one leaves the images where the shuffle sends them from. */
+        APD_TRY(ops->attack_step(step->be, n, step->pixels, clean, at, step->d_attack,
+                                 step->attack_step, step->eps, last ? send_rows : NULL,
+                                 last ? apd_shuffle_send(step->shuffle) : at, err));
     }
     return APD_OK;
 }
@@ -237,13 +240,13 @@ enum apd_code apd_step_run(struct apd_step *step, uint64_t number, const struct 
     if (local == APD_OK)
         local = start_step(step, data, number, &local_err);
     if (step->noise_passes > 0) {
+        apd_shuffle_plan(step->shuffle, (uint64_t)step->config.seed, number,
+                         (int)step->config.attack.shuffle);
         if (local == APD_OK)
             local = attack_lanes(step, data, &local_err);
         tell(step, ADVPROP__V1__PHASE__PHASE_SHUFFLE, "shuffle");
-        APD_TRY(apd_shuffle_labels(step->shuffle, (uint64_t)step->config.seed, number,
-                                   (int)step->config.attack.shuffle, step->aux_label,
-                                   step->shuffled_label, err));
-        APD_TRY(apd_shuffle_rows(step->shuffle, step->x_attack, step->x_shuffled, err));
+        APD_TRY(apd_shuffle_labels(step->shuffle, step->aux_label, step->shuffled_label, err));
+        APD_TRY(apd_shuffle_exchange(step->shuffle, err));
     }
     if (local == APD_OK)
         local = train_lanes(step, data, &local_err);

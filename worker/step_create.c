@@ -22,7 +22,6 @@ void apd_step_destroy(struct apd_step **step)
     free_device(dead->be, dead->x_aux);
     free_device(dead->be, dead->x_attack);
     free_device(dead->be, dead->d_attack);
-    free_device(dead->be, dead->x_shuffled);
     free_device(dead->be, dead->batch);
     free_device(dead->be, dead->label);
     free_device(dead->be, dead->label2);
@@ -117,7 +116,6 @@ static enum apd_code make_buffers(struct apd_step *step, struct apd_err *err)
 
     APD_TRY(device_bytes(step, lanes * aux * image, &step->x_aux, err));
     APD_TRY(device_bytes(step, lanes * aux * image, &step->x_attack, err));
-    APD_TRY(device_bytes(step, lanes * aux * image, &step->x_shuffled, err));
     APD_TRY(device_bytes(step, slice * aux * image, &step->d_attack, err));
     APD_TRY(device_bytes(step, slice * per_lane * image, &step->batch, err));
     step->aux_label = malloc((3 * lanes * aux + 1) * sizeof(int32_t));

@@ -194,21 +194,22 @@ static enum apd_code fill_clean(struct apd_step *step, int lane, const struct ap
     return mix_images(step, lane, APD_MIX_CLEAN, step->clean, step->mixed, to, at, err);
 }
 
-/* A lane's share of the shuffled attacked images. */
+/* A lane's share of the shuffled attacked images, mixed if asked for. */
 static enum apd_code fill_adv(struct apd_step *step, int lane, void *to, struct apd_step_labels at,
                               struct apd_err *err)
 {
-    size_t bytes = (size_t)step->aux * step->pixels * step->be->elem_bytes;
-    const void *from = (char *)step->x_shuffled + (size_t)lane * bytes;
+    int mixed = (int)step->config.mix.adv;
 
     memcpy(at.label, step->shuffled_label + lane * step->aux, (size_t)step->aux * sizeof *at.label);
     set_weights(at, step->aux, scaled(step, step->config.train.weight_adv));
-    if (step->config.mix.adv)
-        return mix_images(step, lane, APD_MIX_ADV, step->aux, from, to, at, err);
+    APD_TRY(apd_shuffle_take(step->shuffle, lane * step->aux, step->aux, mixed ? step->mixed : to,
+                             err));
+    if (mixed)
+        return mix_images(step, lane, APD_MIX_ADV, step->aux, step->mixed, to, at, err);
     memcpy(at.label2, at.label, (size_t)step->aux * sizeof *at.label);
     for (int i = 0; i < step->aux; i++)
         at.keep[i] = 1;
-    return step->be->ops->copy(step->be, to, from, bytes, err);
+    return APD_OK;
 }
 
 enum apd_code apd_step_fill_batch(struct apd_step *step, int slice,

@@ -37,10 +37,10 @@ struct apd_step {
     uint64_t number;         /* of the step in flight */
 
     struct apd_segment *noise_segments, *train_segments;
-    void *x_aux, *x_attack, *d_attack, *x_shuffled; /* aux images of all lanes; d: of a slice */
-    void *batch;                                    /* P2 input of a slice */
-    int32_t *aux_label, *shuffled_label;            /* host, aux images of all lanes */
-    int32_t *attack_label;                          /* host, what noise passes are told */
+    void *x_aux, *x_attack, *d_attack;   /* aux images of all lanes; d: of a slice */
+    void *batch;                         /* P2 input of a slice */
+    int32_t *aux_label, *shuffled_label; /* host, aux images of all lanes */
+    int32_t *attack_label;               /* host, what noise passes are told */
     /* Targets of the pass in flight, of a slice. label2 and keep: of mixed images. */
     struct apd_step_labels host;
     int32_t *label, *label2; /* device */

@@ -59,18 +59,23 @@ static enum apd_code cpu_input_pack(struct apd_backend *be, int n, size_t pixels
     return APD_OK;
 }
 
-static enum apd_code cpu_attack_step(struct apd_backend *be, size_t n, const void *x,
+static enum apd_code cpu_attack_step(struct apd_backend *be, int n, size_t pixels, const void *x,
                                      const void *at, const void *d_x, double step, double eps,
-                                     void *next, struct apd_err *err)
+                                     const int32_t *slot, void *next, struct apd_err *err)
 {
     struct cpu_backend *cpu = cpu_of(be);
+    size_t strips = (pixels + STRIP - 1) / STRIP;
 
     (void)err;
-#pragma omp parallel for schedule(static) num_threads(cpu_threads_for(cpu, n))
-    for (size_t k = 0; k < n; k += STRIP)
-        cpu->simd->attack(n - k < STRIP ? n - k : STRIP, (const float *)x + k,
+#pragma omp parallel for schedule(static) num_threads(cpu_threads_for(cpu, (size_t)n *pixels))
+    for (size_t t = 0; t < (size_t)n * strips; t++) {
+        size_t i = t / strips, from = t % strips * STRIP, k = i * pixels + from;
+        size_t to = (slot != NULL ? (size_t)slot[i] : i) * pixels + from;
+
+        cpu->simd->attack(pixels - from < STRIP ? pixels - from : STRIP, (const float *)x + k,
                           (const float *)at + k, (const float *)d_x + k, (float)step, (float)eps,
-                          (float *)next + k);
+                          (float *)next + to);
+    }
     return APD_OK;
 }
 

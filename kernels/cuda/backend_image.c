@@ -38,11 +38,20 @@ static enum apd_code cuda_input_pack(struct apd_backend *be, int n, size_t pixel
     return APD_OK;
 }
 
-static enum apd_code cuda_attack_step(struct apd_backend *be, size_t n, const void *x,
+static enum apd_code cuda_attack_step(struct apd_backend *be, int n, size_t pixels, const void *x,
                                       const void *at, const void *d_x, double step, double eps,
-                                      void *next, struct apd_err *err)
+                                      const int32_t *slot, void *next, struct apd_err *err)
 {
-    CUDA_TRY(apd_cuda_attack_step(n, x, at, d_x, step, eps, next, cuda_of(be)->stream));
+    struct cuda_backend *cuda = cuda_of(be);
+    size_t bytes = (size_t)n * sizeof *slot, used = 0;
+    const void *device = NULL;
+    void *ignored;
+
+    if (slot != NULL) {
+        APD_TRY(cuda_reserve(cuda, CUDA_ARGUMENTS, bytes + 16, &ignored, err));
+        APD_TRY(argument(cuda, &used, slot, bytes, &device, err));
+    }
+    CUDA_TRY(apd_cuda_attack_step(n, pixels, x, at, d_x, step, eps, device, next, cuda->stream));
     return APD_OK;
 }
 

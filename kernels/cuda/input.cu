@@ -108,39 +108,51 @@ extern "C" cudaError_t apd_cuda_input_pack(int n, size_t pixels, const uint8_t *
 
 /* ---- attack ---- */
 
-struct AttackStep {
-    const float *x, *at, *d_x;
-    float step, eps;
-    float *next;
-
-    template <int N> __device__ void run(size_t i) const
-    {
-        float clean[N], from[N], g[N];
-
-        load<N>(x + i, clean);
-        load<N>(at + i, from);
-        load<N>(d_x + i, g);
-#pragma unroll
-        for (int k = 0; k < N; k++) {
-            float low = clean[k] - eps, high = clean[k] + eps, v = from[k];
-
-            v += g[k] > 0 ? step : g[k] < 0 ? -step : 0.0f;
-            low = low > -1.0f ? low : -1.0f;
-            high = high < 1.0f ? high : 1.0f;
-            v = v > low ? v : low;
-            from[k] = v < high ? v : high;
-        }
-        store<N>(next + i, from);
-    }
-};
-EMU_KERNEL(k_flat<QUAD, AttackStep>)
-
-extern "C" cudaError_t apd_cuda_attack_step(size_t n, const float *x, const float *at,
-                                            const float *d_x, double step, double eps, float *next,
-                                            cudaStream_t stream)
+template <int N>
+__global__ void __launch_bounds__(COPY_BLOCK)
+    k_attack_step(int n, size_t pixels, const float *x, const float *at, const float *d_x,
+                  float step, float eps, const int32_t *slot, float *next)
 {
-    return launch_flat<QUAD>(stream, n, AttackStep{x, at, d_x, float(step), float(eps), next},
-                             array(x), array(at), array(d_x), array(next));
+    for (size_t i = blockIdx.y; i < size_t(n); i += gridDim.y) {
+        float *to = next + (slot != NULL ? size_t(slot[i]) : i) * pixels;
+
+        for (size_t p = (size_t(blockIdx.x) * blockDim.x + threadIdx.x) * N; p < pixels;
+             p += size_t(gridDim.x) * blockDim.x * N) {
+            float clean[N], from[N], g[N];
+
+            load<N>(x + i * pixels + p, clean);
+            load<N>(at + i * pixels + p, from);
+            load<N>(d_x + i * pixels + p, g);
+#pragma unroll
+            for (int k = 0; k < N; k++) {
+                float low = clean[k] - eps, high = clean[k] + eps, v = from[k];
+
+                v += g[k] > 0 ? step : g[k] < 0 ? -step : 0.0f;
+                low = low > -1.0f ? low : -1.0f;
+                high = high < 1.0f ? high : 1.0f;
+                v = v > low ? v : low;
+                from[k] = v < high ? v : high;
+            }
+            store<N>(to + p, from);
+        }
+    }
+}
+EMU_KERNEL(k_attack_step<QUAD>)
+EMU_KERNEL(k_attack_step<1>)
+
+extern "C" cudaError_t apd_cuda_attack_step(int n, size_t pixels, const float *x, const float *at,
+                                            const float *d_x, double step, double eps,
+                                            const int32_t *slot, float *next, cudaStream_t stream)
+{
+    bool whole = pixels % QUAD == 0;
+    dim3 grid;
+
+    if (n == 0 || pixels == 0)
+        return cudaSuccess;
+    grid =
+        dim3(blocks_along(divide_up(pixels, whole ? QUAD : 1), size_t(n)), rows_of_grid(size_t(n)));
+    return launch(whole ? k_attack_step<QUAD> : k_attack_step<1>, grid, dim3(COPY_BLOCK), 0, stream,
+                  n, pixels, x, at, d_x, float(step), float(eps), slot, next);
 }
 
 /* ---- mixing ---- */

@@ -55,8 +55,10 @@ size_t apd_cuda_scratch_bytes(int channels, int segments);
 cudaError_t apd_cuda_input_pack(int n, size_t pixels, const uint8_t *bytes, const uint64_t *sample,
                                 const uint32_t *epoch, uint64_t seed, int purpose, double range,
                                 float *x, float *noisy, cudaStream_t stream);
-cudaError_t apd_cuda_attack_step(size_t n, const float *x, const float *at, const float *d_x,
-                                 double step, double eps, float *next, cudaStream_t stream);
+/* slot: device, [n], or NULL. */
+cudaError_t apd_cuda_attack_step(int n, size_t pixels, const float *x, const float *at,
+                                 const float *d_x, double step, double eps, const int32_t *slot,
+                                 float *next, cudaStream_t stream);
 /* mix->partner is ignored; partner: device, [n]. */
 cudaError_t apd_cuda_mix_images(int n, struct apd_shape shape, const float *src,
                                 const struct apd_mix *mix, const int32_t *partner, float *dst,

@@ -34,26 +34,30 @@ static enum apd_code ref_input_pack(struct apd_backend *be, int n, size_t pixels
     return APD_OK;
 }
 
-static enum apd_code ref_attack_step(struct apd_backend *be, size_t n, const void *x,
+static enum apd_code ref_attack_step(struct apd_backend *be, int n, size_t pixels, const void *x,
                                      const void *at, const void *d_x, double step, double eps,
-                                     void *next, struct apd_err *err)
+                                     const int32_t *slot, void *next, struct apd_err *err)
 {
     const real *clean = x, *from = at, *gradient = d_x;
-    real *dst = next, radius = (real)eps, length = (real)step;
+    real radius = (real)eps, length = (real)step;
 
     (void)be;
     (void)err;
-    for (size_t i = 0; i < n; i++) {
-        real low = clean[i] - radius > -1 ? clean[i] - radius : -1;
-        real high = clean[i] + radius < 1 ? clean[i] + radius : 1;
-        real v = from[i];
+    for (int i = 0; i < n; i++) {
+        real *dst = (real *)next + (size_t)(slot != NULL ? slot[i] : i) * pixels;
 
-        if (gradient[i] > 0)
-            v += length;
-        else if (gradient[i] < 0)
-            v -= length;
-        v = v > low ? v : low;
-        dst[i] = v < high ? v : high;
+        for (size_t k = 0; k < pixels; k++, clean++, from++, gradient++) {
+            real low = *clean - radius > -1 ? *clean - radius : -1;
+            real high = *clean + radius < 1 ? *clean + radius : 1;
+            real v = *from;
+
+            if (*gradient > 0)
+                v += length;
+            else if (*gradient < 0)
+                v -= length;
+            v = v > low ? v : low;
+            dst[k] = v < high ? v : high;
+        }
     }
     return APD_OK;
 }

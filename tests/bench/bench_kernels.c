@@ -201,7 +201,7 @@ static void input_pack(void)
 
 static void attack_step(void)
 {
-    MUST(be->ops->attack_step(be, (size_t)batch * 784, a, b, c, 0.01, 0.01, b, &err));
+    MUST(be->ops->attack_step(be, batch, 784, a, b, c, 0.01, 0.01, NULL, b, &err));
 }
 
 static void linear_forward(void)

@@ -76,41 +76,44 @@ void test_input_pack(void **state)
 }
 
 struct attack_case {
-    size_t n, skip[4]; /* elements by which x, at, d_x, next are off 16 bytes */
+    int n;
+    size_t pixels;
     double step;
-    int in_place;
+    enum { IN_PLACE, APART, TO_SLOTS } where;
 };
 
 static void check_attack(const void *argument)
 {
     const struct attack_case *k = argument;
-    float *array[4], *want = floats(k->n);
+    size_t elems = (size_t)k->n * k->pixels;
+    float *array[4], *want = floats(elems), *next;
+    int32_t slot[8];
 
     for (int a = 0; a < 4; a++)
-        array[a] = random_floats(k->n + k->skip[a]) + k->skip[a];
-    for (size_t i = 0; i < k->n; i++) {
+        array[a] = random_floats(elems);
+    for (size_t i = 0; i < elems; i++) {
         array[1][i] = array[0][i] + array[1][i] * 0.05f;
         array[2][i] = i % 7 == 0 ? 0 : i % 7 == 1 ? -0.0f : i % 7 == 2 ? NAN : array[2][i];
         if (i % 11 == 0)
             array[0][i] = i % 2 ? 1 : -1;
     }
-    REF_OK(ref()->ops->attack_step(ref(), k->n, array[0], array[1], array[2], k->step, 0.03, want,
-                                   &err));
-    OK(apd_cuda_attack_step(k->n, array[0], array[1], array[2], k->step, 0.03,
-                            k->in_place ? array[1] : array[3], NULL));
-    assert_memory_equal(k->in_place ? array[1] : array[3], want, k->n * sizeof *want);
-    record(want, k->n * sizeof *want);
+    for (int i = 0; i < k->n; i++)
+        slot[i] = (i + 2) % k->n;
+    next = k->where == IN_PLACE ? array[1] : array[3];
+    REF_OK(ref()->ops->attack_step(ref(), k->n, k->pixels, array[0], array[1], array[2], k->step,
+                                   0.03, k->where == TO_SLOTS ? slot : NULL, want, &err));
+    OK(apd_cuda_attack_step(k->n, k->pixels, array[0], array[1], array[2], k->step, 0.03,
+                            k->where == TO_SLOTS ? slot : NULL, next, NULL));
+    assert_memory_equal(next, want, elems * sizeof *want);
+    record(want, elems * sizeof *want);
 }
 
 void test_attack_step(void **state)
 {
-    static const struct attack_case cases[] = {{0, {0}, 0.01, 0},
-                                               {1, {0}, 0.01, 0},
-                                               {1000, {0}, 0.01, 0},
-                                               {1003, {3, 3, 3, 3}, -0.02, 0},
-                                               {1003, {0, 1, 2, 3}, 0.01, 0},
-                                               {2, {1, 1, 1, 1}, 0.01, 1},
-                                               {4099, {1, 1, 1, 1}, -0.01, 1}};
+    static const struct attack_case cases[] = {
+        {0, 12, 0.01, APART},    {1, 1, 0.01, APART},      {2, 1000, 0.01, TO_SLOTS},
+        {3, 1003, -0.02, APART}, {5, 7, 0.01, TO_SLOTS},   {2, 1, 0.01, IN_PLACE},
+        {1, 4099, -0.01, APART}, {8, 784, 0.01, TO_SLOTS}, {3, 1200, -0.01, IN_PLACE}};
 
     (void)state;
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++)

@@ -25,6 +25,7 @@ TENSORS = {
     "k_rows_unpack": (True, False),
     "k_flat": (True, True),
     "k_input_packILb1": (False, True),
+    "k_attack_stepILi4": (True, True),
     "k_mix_imagesILi4": (True, True),
 }
 

@@ -142,7 +142,7 @@ int check_images(int n, size_t pixels)
     uint8_t *bytes = (uint8_t *)floats(elems / 4 + 1);
     uint64_t sample[16];
     uint32_t epoch[16];
-    int32_t index[16];
+    int32_t index[16], slot[16];
     struct apd_noise noise = {sample, epoch, 0x123456789ABCDEFu, APD_RNG_NOISE, 0.05};
     struct both x = make_plain_result(elems), noisy = make_plain_result(elems);
     struct both d_x, next = make_plain_result(elems), rows = make_plain_result(elems);
@@ -159,6 +159,7 @@ int check_images(int n, size_t pixels)
         sample[i] = (uint64_t)random_below(1u << 30) << 20 | random_below(1u << 20);
         epoch[i] = random_below(1u << 24);
         index[i] = (int32_t)random_below((uint32_t)n);
+        slot[i] = (int32_t)((i + n / 2) % n);
     }
     d_x = make_plain(elems, gradient);
     ON_BOTH(ops->input_pack(be, n, pixels, bytes, NULL, x.at[b], noisy.at[b], &err));
@@ -168,12 +169,12 @@ int check_images(int n, size_t pixels)
     bad += compare_plain("input_pack, noise", elems, noisy, 0);
     ON_BOTH(ops->input_pack(be, n, pixels, bytes, NULL, x.at[b], NULL, &err));
     for (int down = 0; down < 2; down++) {
-        ON_BOTH(ops->attack_step(be, elems, x.at[b], noisy.at[b], d_x.at[b], down ? -0.03 : 0.03,
-                                 0.04, next.at[b], &err));
+        ON_BOTH(ops->attack_step(be, n, pixels, x.at[b], noisy.at[b], d_x.at[b],
+                                 down ? -0.03 : 0.03, 0.04, down ? slot : NULL, next.at[b], &err));
         bad += compare_plain("attack_step", elems, next, 0);
     }
-    ON_BOTH(ops->attack_step(be, elems, x.at[b], noisy.at[b], d_x.at[b], 0.03, 0.04, noisy.at[b],
-                             &err));
+    ON_BOTH(ops->attack_step(be, n, pixels, x.at[b], noisy.at[b], d_x.at[b], 0.03, 0.04, NULL,
+                             noisy.at[b], &err));
     bad += compare_plain("attack_step in place", elems, noisy, 0);
     ON_BOTH(ops->rows_gather(be, n, pixels, x.at[b], index, rows.at[b], &err));
     bad += compare_plain("rows_gather", elems, rows, 0);

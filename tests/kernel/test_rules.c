@@ -182,7 +182,7 @@ static void the_attack_stays_in_the_ball_and_in_the_image(void **state)
     {
         float next[5];
 
-        OK(be->ops->attack_step(be, 5, x, at, d, 0.02, 0.02, next, &err));
+        OK(be->ops->attack_step(be, 1, 5, x, at, d, 0.02, 0.02, NULL, next, &err));
         for (int i = 0; i < 5; i++)
             assert_true(next[i] == expected[i]);
     }
