@@ -70,7 +70,7 @@ cudaError_t apd_cuda_image_to_activation(enum apd_cuda_type type, int n, struct 
 cudaError_t apd_cuda_activation_to_image(enum apd_cuda_type type, int n, struct apd_shape shape,
                                          const void *src, float *dst, cudaStream_t stream);
 
-/* ---- batch norm (bn_forward.cu, bn_backward.cu). shape.c: not rounded up ---- */
+/* ---- batch norm (bn_moments.cu, bn_forward.cu, bn_backward.cu). shape.c: not rounded up ---- */
 
 /* sums[s * stride ...] = {sum x [C], sum x^2 [C]}; stride in doubles, >= 2 C. */
 cudaError_t apd_cuda_bn_sums(enum apd_cuda_type type, struct apd_shape shape,
