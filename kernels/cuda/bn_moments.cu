@@ -128,9 +128,9 @@ __global__ void __launch_bounds__(BLOCK_THREADS)
     float *to = moments + size_t(blockIdx.y) * 2 * channels;
     int k = int(blockIdx.x * blockDim.x + threadIdx.x);
 
-    if (k >= channels)
+    if (k >= channels || count < 0)
         return;
-    if (count <= 0) {
+    if (count == 0) {
         to[k] = to[channels + k] = 0;
         return;
     }

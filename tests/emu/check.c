@@ -203,6 +203,7 @@ int main(void)
         cmocka_unit_test(test_bn),
         cmocka_unit_test(test_bn_variance),
         cmocka_unit_test(test_bn_constant),
+        cmocka_unit_test(test_bn_moments_left),
         cmocka_unit_test(test_bn_many_segments),
         cmocka_unit_test(test_maxpool),
         cmocka_unit_test(test_avgpool),

@@ -61,6 +61,7 @@ int few(void);
 void test_bn(void **state);
 void test_bn_variance(void **state);
 void test_bn_constant(void **state);
+void test_bn_moments_left(void **state);
 void test_bn_many_segments(void **state);
 void test_maxpool(void **state);
 void test_avgpool(void **state);

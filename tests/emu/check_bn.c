@@ -409,6 +409,24 @@ void test_bn_constant(void **state)
     release();
 }
 
+/* A segment whose moments come from elsewhere keeps them. */
+void test_bn_moments_left(void **state)
+{
+    double *sums = doubles(2 * 16), count[2] = {-1, 2};
+    float *moments = floats(2 * 16);
+
+    (void)state;
+    for (int k = 0; k < 32; k++) {
+        sums[k] = 4;
+        moments[k] = 7;
+    }
+    OK(apd_cuda_bn_moments(1, 2, sums, 16, count, EPS, moments, NULL));
+    for (int k = 0; k < 16; k++)
+        assert_true(moments[k] == 7);
+    assert_true(moments[16] == 2);
+    release();
+}
+
 /* More segments than one launch takes, as SyncBN over many lanes makes. */
 void test_bn_many_segments(void **state)
 {
