@@ -70,7 +70,7 @@ cudaError_t apd_cuda_image_to_activation(enum apd_cuda_type type, int n, struct 
 cudaError_t apd_cuda_activation_to_image(enum apd_cuda_type type, int n, struct apd_shape shape,
                                          const void *src, float *dst, cudaStream_t stream);
 
-/* ---- batch norm (bn_moments.cu, bn_forward.cu, bn_backward.cu) ---- */
+/* ---- batch norm (bn_moments.cu, bn_forward.cu, bn_backward.cu, bn_pool.cu) ---- */
 
 /* A layer over a batch. Segments may be empty and need not cover the batch: images outside of them
  * are not touched. */
@@ -127,6 +127,15 @@ cudaError_t apd_cuda_bn_backward_data(const struct apd_cuda_bn *bn, const void *
                                       void *d_x, const struct apd_cuda_bn *other,
                                       const double *d_sums_other, void *d_x_other,
                                       cudaStream_t stream);
+/* Batch norm, ReLU and max pool, y not stored: bit for bit what apd_cuda_bn_forward and
+ * apd_cuda_maxpool_forward make. */
+cudaError_t apd_cuda_bn_pool_forward(const struct apd_cuda_bn *bn, void *pooled, uint8_t *which,
+                                     cudaStream_t stream);
+/* d_y (+ d_y2): of the pooled values. d_g: of x's size, what apd_cuda_maxpool_backward makes, zero
+ * where ReLU let nothing through; with d_sums as apd_cuda_bn_backward_sums, bit for bit. */
+cudaError_t apd_cuda_bn_pool_backward_sums(const struct apd_cuda_bn *bn, const void *d_y,
+                                           const void *d_y2, const uint8_t *which, void *d_g,
+                                           double *d_sums, void *scratch, cudaStream_t stream);
 cudaError_t apd_cuda_bn_backward_params(int c, const struct apd_cuda_segments *seg,
                                         const double *d_sums, float *const d_gamma[APD_BN_SETS],
                                         float *const d_beta[APD_BN_SETS], cudaStream_t stream);

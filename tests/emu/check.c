@@ -207,6 +207,7 @@ int main(void)
         cmocka_unit_test(test_bn_many_segments),
         cmocka_unit_test(test_bn_two),
         cmocka_unit_test(test_bn_scratch),
+        cmocka_unit_test(test_bn_pool),
         cmocka_unit_test(test_maxpool),
         cmocka_unit_test(test_avgpool),
         cmocka_unit_test(test_input_pack),

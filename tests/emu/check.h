@@ -65,6 +65,7 @@ void test_bn_moments_left(void **state);
 void test_bn_many_segments(void **state);
 void test_bn_two(void **state);
 void test_bn_scratch(void **state);
+void test_bn_pool(void **state);
 void test_maxpool(void **state);
 void test_avgpool(void **state);
 void test_input_pack(void **state);

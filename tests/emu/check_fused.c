@@ -1,9 +1,12 @@
-/* Batch norm's kernels that do several steps in one: two layers at once. What check_bn.c has found
- * right of the single steps is the reference, bit for bit; only a sum that used to be rounded in
- * between is compared with double. Segments leave images out at both ends, which have to stay as
- * they are. */
+/* Batch norm's kernels that do several steps in one: two layers at once, and the max pool with it.
+ * What check_bn.c and check_images.c have found right of the single steps is the reference, bit for
+ * bit; only a sum that used to be rounded in between is compared with double.
+ *
+ * Values are chosen to hurt: NaN, ties, and y so small that storing it makes zero of it. Segments
+ * leave images out at both ends, which have to stay as they are. */
 #include "check_bn.h"
 
+#include <math.h>
 #include <string.h>
 
 static size_t tensor_bytes(const struct bn_case *k)
@@ -28,6 +31,14 @@ static struct layer make_with_moments(const struct bn_case *k)
         m[l.wide + c] = (float)(1.5 + random_unit());
     }
     return l;
+}
+
+/* Every third value one of a few. */
+static void put_ties(const struct bn_case *k, void *p, int nans)
+{
+    for (int i = 0; i < k->n * k->shape.h * k->shape.w; i++)
+        for (int c = i % 3; c < k->shape.c; c += 3)
+            put(k->type, p, place(k->shape, 0, i, c), nans && i % 21 == 0 ? NAN : 0.5 * (i % 2));
 }
 
 /* Images outside of all segments still hold the bytes they were filled with. */
@@ -192,4 +203,99 @@ void test_bn_scratch(void **state)
         k.seg.at[s] = (struct apd_segment){s > 0, s == 0, APD_BN_MAIN};
     check_two(&k);
     release();
+}
+
+/* ---- the max pool ---- */
+
+/* Equal bits; NaN is NaN. */
+static void expect_same(enum apd_cuda_type type, const void *got, const void *want, size_t elems)
+{
+    size_t bytes = elem_bytes(type);
+
+    for (size_t e = 0; e < elems; e++)
+        if (!isnan(get(type, want, e)) || !isnan(get(type, got, e)))
+            assert_memory_equal((const char *)got + e * bytes, (const char *)want + e * bytes,
+                                bytes);
+}
+
+/* Only images of segments: [*from, *end) elements. */
+static void covered(const struct bn_case *k, struct apd_shape shape, size_t *from, size_t *end)
+{
+    const struct apd_segment *last = &k->seg.at[k->seg.count - 1];
+
+    *from = activation_elems(shape, k->seg.at[0].first);
+    *end = activation_elems(shape, last->first + last->count);
+}
+
+static const void *from_elem(enum apd_cuda_type type, const void *p, size_t elem)
+{
+    return (const char *)p + elem * elem_bytes(type);
+}
+
+static void check_bn_pool(const void *argument)
+{
+    const struct bn_case *k = argument;
+    struct apd_shape out = apd_maxpool_out(k->shape);
+    struct layer l = make_with_moments(k);
+    struct apd_cuda_bn bn = bn_of(&l);
+    struct apd_cuda_relu relu = {APD_CUDA_RELU_MASK, l.mask};
+    size_t elems = activation_elems(out, k->n), bytes = elems * elem_bytes(k->type), from, end;
+    void *pooled = garbage_bytes(bytes), *want = garbage_bytes(bytes), *got = garbage_bytes(bytes);
+    void *d_y = random_activation(k->type, out, k->n, 0, 1);
+    void *d_y2 = random_activation(k->type, out, k->n, 0, 1);
+    void *d_src = memory(tensor_bytes(k)), *d_g = garbage_bytes(tensor_bytes(k));
+    double *d_sums = memory(sums_bytes(&l));
+    uint8_t *which = garbage_bytes(elems), *want_which = garbage_bytes(elems);
+
+    put_ties(k, l.x, k->add);
+    OK(apd_cuda_bn_forward(&bn, NULL, NULL, 1, l.y, l.mask, NULL));
+    expect_mask(&l);
+    OK(apd_cuda_maxpool_forward(k->type, k->shape, k->n, l.y, want, want_which, NULL));
+    OK(apd_cuda_bn_pool_forward(&bn, pooled, which, NULL));
+    covered(k, out, &from, &end);
+    expect_same(k->type, from_elem(k->type, pooled, from), from_elem(k->type, want, from),
+                end - from);
+    assert_memory_equal(which + from, want_which + from, end - from);
+    expect_untouched(k, pooled, bytes / (size_t)k->n);
+    expect_untouched(k, which, elems / (size_t)k->n);
+    record(which, elems);
+
+    OK(apd_cuda_bn_pool_backward_sums(&bn, d_y, k->second ? d_y2 : NULL, want_which, d_g, d_sums,
+                                      l.scratch, NULL));
+    memcpy(got, d_y, bytes);
+    if (k->second)
+        OK(apd_cuda_add(k->type, elems, d_y2, got, NULL));
+    OK(apd_cuda_maxpool_backward(k->type, k->shape, k->n, got, want_which, d_src, NULL));
+    OK(apd_cuda_bn_backward_sums(&bn, &relu, d_src, NULL, l.d_g, l.d_sums, NULL, NULL, l.scratch,
+                                 NULL));
+    covered(k, k->shape, &from, &end);
+    expect_same(k->type, from_elem(k->type, d_g, from), from_elem(k->type, l.d_g, from),
+                end - from);
+    for (size_t d = 0; d < sums_bytes(&l) / sizeof *d_sums; d++)
+        expect_near("sum", d_sums[d], l.d_sums[d], 0);
+    expect_untouched(k, d_g, tensor_bytes(k) / (size_t)k->n);
+    record(d_g, tensor_bytes(k));
+}
+
+void test_bn_pool(void **state)
+{
+    static const struct apd_shape shapes[] = {
+        {1, 1, 1}, {3, 7, 5}, {10, 9, 4}, {64, 12, 11}, {264, 3, 2}};
+    int tried = 0;
+
+    (void)state;
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+        for (int type = 0; type < APD_CUDA_TYPES; type++)
+            for (int which = 0; which < 4; which++, tried++) {
+                struct bn_case k = {.type = (enum apd_cuda_type)type,
+                                    .shape = shapes[s],
+                                    .n = 7,
+                                    .seg = inner_segments(which),
+                                    .add = tried % 3 == 0, /* NaNs */
+                                    .second = tried % 2,
+                                    .deviation = 1};
+
+                if (!few() || (which == 3 && s == 1))
+                    in_every_order(check_bn_pool, &k);
+            }
 }
