@@ -192,7 +192,8 @@ struct apd_backend_ops {
     enum apd_code (*bn_sums)(struct apd_backend *be, struct apd_shape shape,
                              const struct apd_segment *seg, int segments, const void *x,
                              double *sums, size_t stride, struct apd_err *err);
-    /* moments from sums over count[s] values each (host; biased variance). count 0: {0, 0}. */
+    /* moments from sums over count[s] values each (host; biased variance). count 0: {0, 0};
+     * count < 0: left as they are. */
     enum apd_code (*bn_moments)(struct apd_backend *be, int c, int segments, const double *sums,
                                 size_t stride, const double *count, double eps, void *moments,
                                 struct apd_err *err);

@@ -64,10 +64,15 @@ static enum apd_code cuda_bn_forward(struct apd_backend *be, struct apd_shape sh
 {
     struct cuda_backend *cuda = cuda_of(be);
     struct apd_cuda_segments list = segments_of(seg, segments);
-    struct apd_cuda_sets gammas = sets_of(gamma), betas = sets_of(beta);
+    struct apd_cuda_bn bn = {.type = cuda->is.type,
+                             .shape = shape,
+                             .seg = &list,
+                             .x = x,
+                             .moments = moments,
+                             .gamma = sets_of(gamma),
+                             .beta = sets_of(beta)};
 
-    CUDA_TRY(apd_cuda_bn_forward(cuda->is.type, shape, &list, x, moments, &gammas, &betas, add,
-                                 relu, y, cuda->stream));
+    CUDA_TRY(apd_cuda_bn_forward(&bn, NULL, add, relu, y, NULL, cuda->stream));
     return APD_OK;
 }
 
@@ -79,11 +84,14 @@ static enum apd_code cuda_bn_backward_sums(struct apd_backend *be, struct apd_sh
 {
     struct cuda_backend *cuda = cuda_of(be);
     struct apd_cuda_segments list = segments_of(seg, segments);
+    struct apd_cuda_bn bn = {
+        .type = cuda->is.type, .shape = shape, .seg = &list, .x = x, .moments = moments};
+    struct apd_cuda_relu relu = {relu_y != NULL ? APD_CUDA_RELU_OF_Y : APD_CUDA_RELU_NONE, relu_y};
     void *scratch;
 
     APD_TRY(scratch_for(cuda, shape.c, segments, &scratch, err));
-    CUDA_TRY(apd_cuda_bn_backward_sums(cuda->is.type, shape, &list, d_y, d_y2, relu_y, x, moments,
-                                       d_g, d_sums, scratch, cuda->stream));
+    CUDA_TRY(apd_cuda_bn_backward_sums(&bn, &relu, d_y, d_y2, d_g, d_sums, NULL, NULL, scratch,
+                                       cuda->stream));
     return APD_OK;
 }
 
@@ -96,10 +104,15 @@ static enum apd_code cuda_bn_backward_data(struct apd_backend *be, struct apd_sh
 {
     struct cuda_backend *cuda = cuda_of(be);
     struct apd_cuda_segments list = segments_of(seg, segments);
-    struct apd_cuda_sets gammas = sets_of(gamma);
+    struct apd_cuda_bn bn = {.type = cuda->is.type,
+                             .shape = shape,
+                             .seg = &list,
+                             .x = x,
+                             .moments = moments,
+                             .gamma = sets_of(gamma)};
 
-    CUDA_TRY(apd_cuda_bn_backward_data(cuda->is.type, shape, &list, d_g, x, moments, &gammas,
-                                       d_sums, count, batch_stats, d_x, cuda->stream));
+    CUDA_TRY(apd_cuda_bn_backward_data(&bn, d_g, d_sums, count, batch_stats, d_x, NULL, NULL, NULL,
+                                       cuda->stream));
     return APD_OK;
 }
 

@@ -1,218 +1,271 @@
 /* Batch norm, backward: first the gradient through ReLU and addition with its two sums, then the
  * gradient of x and of the parameters. The sums are those of the gradient as it is stored, so that
  * the second half, which reads it again, takes out exactly its mean. */
-#include "kernels/cuda/reduce.cuh"
+#include "kernels/cuda/bn.cuh"
 
 /* ---- g, sum g, sum g xhat ---- */
 
+/* What is not needed must not take registers: parameters to remake ReLU, sums of a second layer. */
+enum { PLAIN, REMADE, TWO };
+
 template <class T> struct Gradient {
     const T *d_y, *d_y2, *relu_y;
+    const uint8_t *mask; /* relu_y, mask: NULL if they are not what says it */
 
     __device__ __forceinline__ void at(size_t i, float (&g)[GROUP]) const
     {
-        float other[GROUP];
+        load_sum<GROUP>(d_y, d_y2, i, g);
+        if (mask != NULL) {
+            unsigned passing = mask[i / GROUP];
 
-        load<GROUP>(d_y + i, g);
-        if (d_y2 != NULL) {
-            load<GROUP>(d_y2 + i, other);
 #pragma unroll
             for (int k = 0; k < GROUP; k++)
-                g[k] = rounded<T>(g[k] + other[k]);
+                g[k] = passing >> k & 1 ? g[k] : 0.0f;
         }
         if (relu_y != NULL) {
-            load<GROUP>(relu_y + i, other);
+            float y[GROUP];
+
+            load<GROUP>(relu_y + i, y);
 #pragma unroll
             for (int k = 0; k < GROUP; k++)
-                g[k] = other[k] <= 0 ? 0.0f : g[k];
+                g[k] = y[k] <= 0 ? 0.0f : g[k];
         }
     }
 };
 
 /* parts: [segment][part][2][channels]. d_g NULL: g is d_y, nothing to write. */
-template <class T>
-__global__ void __launch_bounds__(BLOCK_THREADS)
-    k_bn_backward_sums(Gradient<T> gradient, const T *x, Segments seg, size_t plane, int groups,
-                       const float *moments, T *d_g, double *parts)
+template <class T, int Way>
+__global__ void __launch_bounds__(BLOCK_THREADS, 2)
+    k_bn_backward_sums(Gradient<T> gradient, Norm<T> bn, Norm<T> other, Segments seg, size_t plane,
+                       int groups, T *d_g, double *parts, double *parts_other)
 {
     DYN_SHARED(double, shared);
-    int s = int(blockIdx.z), group = int(blockIdx.y * blockDim.x + threadIdx.x);
-    size_t channels = size_t(groups) * GROUP, step = size_t(gridDim.x) * blockDim.y;
-    size_t pixel = size_t(seg.first[s]) * plane;
-    size_t end = pixel + size_t(seg.images[s]) * plane, channel = size_t(group) * GROUP;
-    float mean[GROUP] = {};
-    double sum[GROUP] = {}, sum_xhat[GROUP] = {};
+    Walk w = walk_over(seg, plane, groups);
+    Affine affine = {};
+    float mean_other[GROUP] = {};
+    LongSum sum, sum_x, sum_other;
 
-    if (group < groups)
-        load<GROUP>(moments + size_t(s) * 2 * channels + channel, mean);
-    pixel += size_t(blockIdx.x) * blockDim.y + threadIdx.y;
-    while (group < groups && pixel < end) {
-        float a[GROUP] = {}, b[GROUP] = {};
-
+    sum.begin(shared, 0);
+    sum_x.begin(shared, 1);
+    if (Way == TWO)
+        sum_other.begin(shared, 2);
+    if (w.group < groups && Way == REMADE)
+        affine.take(bn, w, seg.set[w.s]);
+    else if (w.group < groups)
+        load<GROUP>(bn.moments + w.row, affine.mean);
+    if (w.group < groups && Way == TWO)
+        load<GROUP>(other.moments + w.row, mean_other);
+    while (w.group < groups && w.at < w.end) {
 #pragma unroll 2
-        for (int count = 0; count < RUN && pixel < end; count++, pixel += step) {
-            size_t at = pixel * channels + channel;
+        for (int count = 0; count < RUN && w.at < w.end; count++, w.at += w.step) {
             float g[GROUP], v[GROUP];
 
-            gradient.at(at, g);
-            load<GROUP>(x + at, v);
+            gradient.at(w.at, g);
+            load<GROUP>(bn.x + w.at, v);
 #pragma unroll
             for (int k = 0; k < GROUP; k++) {
-                a[k] += g[k];
-                b[k] = fmaf(g[k], v[k] - mean[k], b[k]);
+                if (Way == REMADE && !passes<T>(affine.y(v[k], k)))
+                    g[k] = 0;
+                sum.run[k] += g[k];
+                sum_x.run[k] = fmaf(g[k], v[k] - affine.mean[k], sum_x.run[k]);
+            }
+            if (Way == TWO) {
+                load<GROUP>(other.x + w.at, v);
+#pragma unroll
+                for (int k = 0; k < GROUP; k++)
+                    sum_other.run[k] = fmaf(g[k], v[k] - mean_other[k], sum_other.run[k]);
             }
             if (d_g != NULL)
-                store<GROUP>(d_g + at, g);
+                store<GROUP>(d_g + w.at, g);
         }
-#pragma unroll
-        for (int k = 0; k < GROUP; k++) {
-            sum[k] += double(a[k]);
-            sum_xhat[k] += double(b[k]);
-        }
+        sum.end_run();
+        sum_x.end_run();
+        if (Way == TWO)
+            sum_other.end_run();
     }
-    add_rows(shared, sum);
-    add_rows(shared, sum_xhat);
-    if (threadIdx.y == 0 && group < groups) {
-        double *out = parts + (size_t(s) * gridDim.x + blockIdx.x) * 2 * channels + channel;
-        float rstd[GROUP];
-
-        load<GROUP>(moments + (size_t(s) * 2 + 1) * channels + channel, rstd);
-#pragma unroll
-        for (int k = 0; k < GROUP; k++) {
-            out[k] = sum[k];
-            out[channels + k] = sum_xhat[k] * double(rstd[k]);
-        }
+    add_rows(sum.all);
+    add_rows(sum_x.all);
+    if (Way == TWO)
+        add_rows(sum_other.all);
+    if (threadIdx.y == 0 && w.group < groups) {
+        put_sums(bn, w, sum, sum_x, parts);
+        if (Way == TWO)
+            put_sums(other, w, sum, sum_other, parts_other);
     }
 }
-EMU_KERNEL(k_bn_backward_sums<float>)
-EMU_KERNEL(k_bn_backward_sums<__half>)
-EMU_KERNEL(k_bn_backward_sums<__nv_bfloat16>)
+EMU_KERNEL(k_bn_backward_sums<float, PLAIN>)
+EMU_KERNEL(k_bn_backward_sums<__half, PLAIN>)
+EMU_KERNEL(k_bn_backward_sums<__nv_bfloat16, PLAIN>)
+EMU_KERNEL(k_bn_backward_sums<float, REMADE>)
+EMU_KERNEL(k_bn_backward_sums<__half, REMADE>)
+EMU_KERNEL(k_bn_backward_sums<__nv_bfloat16, REMADE>)
+EMU_KERNEL(k_bn_backward_sums<float, TWO>)
+EMU_KERNEL(k_bn_backward_sums<__half, TWO>)
+EMU_KERNEL(k_bn_backward_sums<__nv_bfloat16, TWO>)
 
 template <class T>
-static cudaError_t bn_backward_sums(struct apd_shape shape, const struct apd_cuda_segments *seg,
-                                    const Gradient<T> &gradient, const T *x, const float *moments,
-                                    T *d_g, double *d_sums, double *scratch, cudaStream_t stream)
+static Gradient<T> gradient_of(const struct apd_cuda_relu *relu, const void *d_y, const void *d_y2)
 {
-    int channels = rounded_channels(shape.c);
-    Tile t = tile_of(channels);
-    size_t plane = size_t(shape.h) * size_t(shape.w), row = 2 * size_t(channels);
-    size_t parts = parts_for(t, seg->count, largest_segment(seg) * plane, RUN);
-    size_t shared = size_t(t.cols) * size_t(t.rows) * GROUP * sizeof(double);
-    bool same = d_g == gradient.d_y && gradient.d_y2 == NULL && gradient.relu_y == NULL;
+    Gradient<T> g = {static_cast<const T *>(d_y), static_cast<const T *>(d_y2), NULL, NULL};
 
-    for (int from = 0; from < seg->count; from += LAUNCH_SEGMENTS) {
-        Segments some;
-        int count = segments_from(seg, from, NULL, &some);
-        cudaError_t status =
-            launch(k_bn_backward_sums<T>, dim3(unsigned(parts), unsigned(t.tiles), unsigned(count)),
-                   dim3(unsigned(t.cols), unsigned(t.rows)), shared, stream, gradient, x, some,
-                   plane, t.groups, moments + size_t(from) * row, same ? NULL : d_g,
-                   scratch + size_t(from) * parts * row);
-
-        if (status != cudaSuccess)
-            return status;
-    }
-    return apd_cuda_add_parts(seg->count, int(parts), int(row), scratch, d_sums, row, stream);
+    if (relu->by == APD_CUDA_RELU_OF_Y)
+        g.relu_y = static_cast<const T *>(relu->from);
+    if (relu->by == APD_CUDA_RELU_MASK)
+        g.mask = static_cast<const uint8_t *>(relu->from);
+    return g;
 }
 
-extern "C" cudaError_t apd_cuda_bn_backward_sums(enum apd_cuda_type type, struct apd_shape shape,
-                                                 const struct apd_cuda_segments *seg,
-                                                 const void *d_y, const void *d_y2,
-                                                 const void *relu_y, const void *x,
-                                                 const float *moments, void *d_g, double *d_sums,
-                                                 void *scratch, cudaStream_t stream)
+template <class T>
+static cudaError_t bn_backward_sums(const struct apd_cuda_bn *bn, const struct apd_cuda_relu *relu,
+                                    const void *d_y, const void *d_y2, void *d_g, double *d_sums,
+                                    const struct apd_cuda_bn *other, double *d_sums_other,
+                                    double *scratch, cudaStream_t stream)
 {
-    FOR_TYPE(type,
-             bn_backward_sums(shape, seg,
-                              Gradient<T>{static_cast<const T *>(d_y), static_cast<const T *>(d_y2),
-                                          static_cast<const T *>(relu_y)},
-                              static_cast<const T *>(x), moments, static_cast<T *>(d_g), d_sums,
-                              static_cast<double *>(scratch), stream))
+    Layout l = layout_of(bn, plane_of(bn->shape), RUN);
+    Gradient<T> gradient = gradient_of<T>(relu, d_y, d_y2);
+    bool same = d_g == d_y && d_y2 == NULL && relu->by == APD_CUDA_RELU_NONE;
+    double *scratch_other = scratch + size_t(bn->seg->count) * l.parts * l.row;
+    auto kernel = other != NULL                      ? k_bn_backward_sums<T, TWO>
+                  : relu->by == APD_CUDA_RELU_REMADE ? k_bn_backward_sums<T, REMADE>
+                                                     : k_bn_backward_sums<T, PLAIN>;
+    auto launch_some = [&](int from, int count, const Segments &some) {
+        size_t offset = size_t(from) * l.parts * l.row;
+
+        return launch(kernel, l.grid(count), l.block(), l.sums_bytes(other != NULL ? 3 : 2), stream,
+                      gradient, norm_of<T>(bn, from), norm_of<T>(other, from), some, l.plane,
+                      l.tile.groups, same ? NULL : static_cast<T *>(d_g), scratch + offset,
+                      scratch_other + offset);
+    };
+    cudaError_t status = for_segments(bn->seg, NULL, launch_some);
+
+    if (status == cudaSuccess)
+        status = apd_cuda_add_parts(bn->seg->count, int(l.parts), int(l.row), scratch, d_sums,
+                                    l.row, stream);
+    if (status == cudaSuccess && other != NULL)
+        status = apd_cuda_add_parts(bn->seg->count, int(l.parts), int(l.row), scratch_other,
+                                    d_sums_other, l.row, stream);
+    return status;
+}
+
+extern "C" cudaError_t apd_cuda_bn_backward_sums(const struct apd_cuda_bn *bn,
+                                                 const struct apd_cuda_relu *relu, const void *d_y,
+                                                 const void *d_y2, void *d_g, double *d_sums,
+                                                 const struct apd_cuda_bn *other,
+                                                 double *d_sums_other, void *scratch,
+                                                 cudaStream_t stream)
+{
+    if (other != NULL && relu->by == APD_CUDA_RELU_REMADE)
+        return cudaErrorInvalidValue;
+    FOR_TYPE(bn->type, bn_backward_sums<T>(bn, relu, d_y, d_y2, d_g, d_sums, other, d_sums_other,
+                                           static_cast<double *>(scratch), stream))
 }
 
 /* ---- d_x ---- */
 
-template <class T>
-__global__ void __launch_bounds__(BLOCK_THREADS)
-    k_bn_backward_data(const T *d_g, const T *x, Segments seg, size_t plane, int groups,
-                       const float *moments, apd_cuda_sets gamma, const double *d_sums,
-                       int batch_stats, T *d_x)
-{
-    int s = int(blockIdx.z), group = int(blockIdx.y * blockDim.x + threadIdx.x);
-    size_t channels = size_t(groups) * GROUP, channel = size_t(group) * GROUP;
-    size_t image = plane * channels, at = size_t(seg.first[s]) * image;
-    size_t end = at + size_t(seg.images[s]) * image;
-    size_t step = size_t(gridDim.x) * blockDim.y * channels;
-    size_t row = size_t(s) * 2 * channels + channel;
-    float mean[GROUP], scale[GROUP], mean_g[GROUP] = {}, slope[GROUP] = {};
+/* d_x = (g - mean g - (x - mean) * slope) * scale; the mean of g is the same for two layers. */
+struct Slope {
+    float mean[GROUP], slope[GROUP] = {}, scale[GROUP];
 
-    if (group >= groups)
-        return;
-    load<GROUP>(moments + row, mean);
-    load<GROUP>(moments + row + channels, scale);
-    if (batch_stats)
-#pragma unroll
-        for (int k = 0; k < GROUP; k++) {
-            mean_g[k] = float(d_sums[row + k] / seg.number[s]);
-            slope[k] = float(double(scale[k]) * d_sums[row + channels + k] / seg.number[s]);
-        }
-#pragma unroll
-    for (int k = 0; k < GROUP; k++)
-        scale[k] *= of_set(gamma.at, seg.set[s])[channel + k];
-    at += (size_t(blockIdx.x) * blockDim.y + threadIdx.y) * channels + channel;
-    for (; at < end; at += step) {
-        float g[GROUP], v[GROUP];
+    template <class T>
+    __device__ __forceinline__ void take(const Norm<T> &bn, const Walk &w, const Segments &seg,
+                                         const double *d_sums, int batch_stats)
+    {
+        float gamma[GROUP];
 
-        load<GROUP>(d_g + at, g);
-        if (batch_stats) {
-            load<GROUP>(x + at, v);
+        load<GROUP>(bn.moments + w.row, mean);
+        load<GROUP>(bn.moments + w.row + w.channels, scale);
+        load<GROUP>(of_set(bn.gamma.at, seg.set[w.s]) + w.channel, gamma);
+        if (batch_stats)
 #pragma unroll
             for (int k = 0; k < GROUP; k++)
-                g[k] = fmaf(-(v[k] - mean[k]), slope[k], g[k] - mean_g[k]);
-        }
+                slope[k] =
+                    float(double(scale[k]) * d_sums[w.row + w.channels + k] / seg.number[w.s]);
 #pragma unroll
         for (int k = 0; k < GROUP; k++)
-            g[k] *= scale[k];
-        store<GROUP>(d_x + at, g);
+            scale[k] *= gamma[k];
+    }
+
+    __device__ __forceinline__ float d_x(float g, float x, int k) const
+    {
+        return fmaf(-(x - mean[k]), slope[k], g) * scale[k];
+    }
+};
+
+template <class T, bool Two>
+__global__ void __launch_bounds__(BLOCK_THREADS)
+    k_bn_backward_data(const T *d_g, Norm<T> bn, Norm<T> other, Segments seg, size_t plane,
+                       int groups, const double *d_sums, const double *d_sums_other,
+                       int batch_stats, T *d_x, T *d_x_other)
+{
+    Walk w = walk_over(seg, plane, groups);
+    Slope slope, slope2;
+    float mean_g[GROUP] = {};
+
+    if (w.group >= groups)
+        return;
+    slope.take(bn, w, seg, d_sums, batch_stats);
+    if (Two)
+        slope2.take(other, w, seg, d_sums_other, batch_stats);
+    if (batch_stats)
+#pragma unroll
+        for (int k = 0; k < GROUP; k++)
+            mean_g[k] = float(d_sums[w.row + k] / seg.number[w.s]);
+    for (; w.at < w.end; w.at += w.step) {
+        float g[GROUP], v[GROUP], v2[GROUP];
+
+        load<GROUP>(d_g + w.at, g);
+        if (batch_stats) {
+            load<GROUP>(bn.x + w.at, v);
+            if (Two)
+                load<GROUP>(other.x + w.at, v2);
+        }
+#pragma unroll
+        for (int k = 0; k < GROUP; k++) {
+            v[k] = batch_stats ? slope.d_x(g[k] - mean_g[k], v[k], k) : g[k] * slope.scale[k];
+            if (Two)
+                v2[k] =
+                    batch_stats ? slope2.d_x(g[k] - mean_g[k], v2[k], k) : g[k] * slope2.scale[k];
+        }
+        store<GROUP>(d_x + w.at, v);
+        if (Two)
+            store<GROUP>(d_x_other + w.at, v2);
     }
 }
-EMU_KERNEL(k_bn_backward_data<float>)
-EMU_KERNEL(k_bn_backward_data<__half>)
-EMU_KERNEL(k_bn_backward_data<__nv_bfloat16>)
+EMU_KERNEL(k_bn_backward_data<float, false>)
+EMU_KERNEL(k_bn_backward_data<__half, false>)
+EMU_KERNEL(k_bn_backward_data<__nv_bfloat16, false>)
+EMU_KERNEL(k_bn_backward_data<float, true>)
+EMU_KERNEL(k_bn_backward_data<__half, true>)
+EMU_KERNEL(k_bn_backward_data<__nv_bfloat16, true>)
 
 template <class T>
-static cudaError_t bn_backward_data(struct apd_shape shape, const struct apd_cuda_segments *seg,
-                                    const T *d_g, const T *x, const float *moments,
-                                    const struct apd_cuda_sets *gamma, const double *d_sums,
-                                    const double *count, int batch_stats, T *d_x,
-                                    cudaStream_t stream)
+static cudaError_t
+bn_backward_data(const struct apd_cuda_bn *bn, const void *d_g, const double *d_sums,
+                 const double *count, int batch_stats, void *d_x, const struct apd_cuda_bn *other,
+                 const double *d_sums_other, void *d_x_other, cudaStream_t stream)
 {
-    int channels = rounded_channels(shape.c);
-    Tile t = tile_of(channels);
-    size_t plane = size_t(shape.h) * size_t(shape.w), row = 2 * size_t(channels);
-    size_t parts = parts_for(t, seg->count, largest_segment(seg) * plane, 4);
+    Layout l = layout_of(bn, plane_of(bn->shape), 4);
+    auto kernel = other != NULL ? k_bn_backward_data<T, true> : k_bn_backward_data<T, false>;
 
-    for (int from = 0; from < seg->count; from += LAUNCH_SEGMENTS) {
-        Segments some;
-        int segments = segments_from(seg, from, count, &some);
-        cudaError_t status = launch(
-            k_bn_backward_data<T>, dim3(unsigned(parts), unsigned(t.tiles), unsigned(segments)),
-            dim3(unsigned(t.cols), unsigned(t.rows)), 0, stream, d_g, x, some, plane, t.groups,
-            moments + size_t(from) * row, *gamma, d_sums + size_t(from) * row, batch_stats, d_x);
+    return for_segments(bn->seg, count, [&](int from, int segments, const Segments &some) {
+        size_t offset = size_t(from) * l.row;
 
-        if (status != cudaSuccess)
-            return status;
-    }
-    return cudaSuccess;
+        return launch(kernel, l.grid(segments), l.block(), 0, stream, static_cast<const T *>(d_g),
+                      norm_of<T>(bn, from), norm_of<T>(other, from), some, l.plane, l.tile.groups,
+                      d_sums + offset, other != NULL ? d_sums_other + offset : NULL, batch_stats,
+                      static_cast<T *>(d_x), static_cast<T *>(d_x_other));
+    });
 }
 
-extern "C" cudaError_t apd_cuda_bn_backward_data(
-    enum apd_cuda_type type, struct apd_shape shape, const struct apd_cuda_segments *seg,
-    const void *d_g, const void *x, const float *moments, const struct apd_cuda_sets *gamma,
-    const double *d_sums, const double *count, int batch_stats, void *d_x, cudaStream_t stream)
+extern "C" cudaError_t apd_cuda_bn_backward_data(const struct apd_cuda_bn *bn, const void *d_g,
+                                                 const double *d_sums, const double *count,
+                                                 int batch_stats, void *d_x,
+                                                 const struct apd_cuda_bn *other,
+                                                 const double *d_sums_other, void *d_x_other,
+                                                 cudaStream_t stream)
 {
-    FOR_TYPE(type, bn_backward_data(shape, seg, static_cast<const T *>(d_g),
-                                    static_cast<const T *>(x), moments, gamma, d_sums, count,
-                                    batch_stats, static_cast<T *>(d_x), stream))
+    FOR_TYPE(bn->type, bn_backward_data<T>(bn, d_g, d_sums, count, batch_stats, d_x, other,
+                                           d_sums_other, d_x_other, stream))
 }
 
 /* ---- parameters ---- */

@@ -1,304 +1,74 @@
-/* Batch norm, forward: sums over segments, moments, y = act((x - mean) * rstd * gamma + beta +
- * add).
- *
- * Sums. A thread reads RUN values of a channel and sums them about the first of them in float: the
- * differences are exact to their own size, however large the mean. Then double takes over: 6
- * operations in double every RUN values cost nothing even where double runs at 1/64 of the speed.
- * (All sums in double would be bound by conversions on an A100, and hopeless elsewhere.) */
-#include "kernels/cuda/reduce.cuh"
+/* Batch norm, forward: y = act((x - mean) * rstd * gamma + beta + what a residual block adds). */
+#include "kernels/cuda/bn.cuh"
 
-static size_t plane_of(struct apd_shape shape)
-{
-    return size_t(shape.h) * size_t(shape.w);
-}
-
-/* ---- sums ---- */
-
-/* Sums of one thread: in float about `pivot` over a run, in double over all. */
-struct Sums {
-    float pivot[GROUP], offset[GROUP], square[GROUP];
-    double sum[GROUP], squares[GROUP];
-};
-
-static __device__ __forceinline__ void end_run(Sums *s, int count)
-{
-#pragma unroll
-    for (int k = 0; k < GROUP; k++) {
-        double p = s->pivot[k], offset = s->offset[k], n = count;
-
-        s->sum[k] += offset + n * p;
-        s->squares[k] += double(s->square[k]) + p * (2 * offset + n * p);
-    }
-}
-
-/* parts: [segment][part][2][channels]. Grid: part, tile, segment. */
-template <class T>
+/* Two: `other` is added. An instance of its own, because its parameters take 24 registers. */
+template <class T, bool Two>
 __global__ void __launch_bounds__(BLOCK_THREADS)
-    k_bn_sums(const T *x, Segments seg, size_t plane, int groups, double *parts)
+    k_bn_forward(Norm<T> bn, Norm<T> other, Segments seg, size_t plane, int groups, const T *add,
+                 int relu, T *y, uint8_t *mask)
 {
-    DYN_SHARED(double, shared);
-    int s = int(blockIdx.z), group = int(blockIdx.y * blockDim.x + threadIdx.x);
-    size_t channels = size_t(groups) * GROUP, step = size_t(gridDim.x) * blockDim.y;
-    size_t pixel = size_t(seg.first[s]) * plane;
-    size_t end = pixel + size_t(seg.images[s]) * plane;
-    Sums sums = {};
+    Walk w = walk_over(seg, plane, groups);
+    Affine affine, affine2;
 
-    pixel += size_t(blockIdx.x) * blockDim.y + threadIdx.y;
-    while (group < groups && pixel < end) {
-        int count = 1;
-
-        load<GROUP>(x + pixel * channels + size_t(group) * GROUP, sums.pivot);
-#pragma unroll
-        for (int k = 0; k < GROUP; k++)
-            sums.offset[k] = sums.square[k] = 0;
-        pixel += step;
-#pragma unroll 4
-        for (; count < RUN && pixel < end; count++, pixel += step) {
-            float v[GROUP];
-
-            load<GROUP>(x + pixel * channels + size_t(group) * GROUP, v);
-#pragma unroll
-            for (int k = 0; k < GROUP; k++) {
-                float d = v[k] - sums.pivot[k];
-
-                sums.offset[k] += d;
-                sums.square[k] = fmaf(d, d, sums.square[k]);
-            }
-        }
-        end_run(&sums, count);
-    }
-    add_rows(shared, sums.sum);
-    add_rows(shared, sums.squares);
-    if (threadIdx.y == 0 && group < groups) {
-        double *out = parts + (size_t(s) * gridDim.x + blockIdx.x) * 2 * channels + group * GROUP;
-
-#pragma unroll
-        for (int k = 0; k < GROUP; k++) {
-            out[k] = sums.sum[k];
-            out[channels + k] = sums.squares[k];
-        }
-    }
-}
-EMU_KERNEL(k_bn_sums<float>)
-EMU_KERNEL(k_bn_sums<__half>)
-EMU_KERNEL(k_bn_sums<__nv_bfloat16>)
-
-template <class T>
-static cudaError_t bn_sums(struct apd_shape shape, const struct apd_cuda_segments *seg, const T *x,
-                           double *sums, size_t stride, double *scratch, cudaStream_t stream)
-{
-    int channels = rounded_channels(shape.c);
-    Tile t = tile_of(channels);
-    size_t plane = plane_of(shape);
-    size_t parts = parts_for(t, seg->count, largest_segment(seg) * plane, RUN);
-    size_t shared = size_t(t.cols) * size_t(t.rows) * GROUP * sizeof(double);
-
-    for (int from = 0; from < seg->count; from += LAUNCH_SEGMENTS) {
-        Segments some;
-        int count = segments_from(seg, from, NULL, &some);
-        double *at = scratch + size_t(from) * parts * 2 * size_t(channels);
-        cudaError_t status = launch(
-            k_bn_sums<T>, dim3(unsigned(parts), unsigned(t.tiles), unsigned(count)),
-            dim3(unsigned(t.cols), unsigned(t.rows)), shared, stream, x, some, plane, t.groups, at);
-
-        if (status != cudaSuccess)
-            return status;
-    }
-    return apd_cuda_add_parts(seg->count, int(parts), 2 * channels, scratch, sums, stride, stream);
-}
-
-extern "C" cudaError_t apd_cuda_bn_sums(enum apd_cuda_type type, struct apd_shape shape,
-                                        const struct apd_cuda_segments *seg, const void *x,
-                                        double *sums, size_t stride, void *scratch,
-                                        cudaStream_t stream)
-{
-    FOR_TYPE(type, bn_sums(shape, seg, static_cast<const T *>(x), sums, stride,
-                           static_cast<double *>(scratch), stream))
-}
-
-/* ---- moments ---- */
-
-static __device__ __forceinline__ double variance_of(double sum, double squares, double count)
-{
-    double mean = sum / count, v = squares / count - mean * mean;
-
-    return v < 0 ? 0 : v; /* NaN stays */
-}
-
-__global__ void __launch_bounds__(BLOCK_THREADS)
-    k_bn_moments(int channels, const double *sums, size_t stride, Segments seg, double eps,
-                 float *moments)
-{
-    double count = seg.number[blockIdx.y];
-    const double *from = sums + blockIdx.y * stride;
-    float *to = moments + size_t(blockIdx.y) * 2 * channels;
-    int k = int(blockIdx.x * blockDim.x + threadIdx.x);
-
-    if (k >= channels)
+    if (w.group >= groups)
         return;
-    if (count <= 0) {
-        to[k] = to[channels + k] = 0;
-        return;
-    }
-    to[k] = float(from[k] / count);
-    to[channels + k] = float(1 / sqrt(variance_of(from[k], from[channels + k], count) + eps));
-}
-EMU_KERNEL(k_bn_moments)
-
-extern "C" cudaError_t apd_cuda_bn_moments(int c, int segments, const double *sums, size_t stride,
-                                           const double *count, double eps, float *moments,
-                                           cudaStream_t stream)
-{
-    int channels = rounded_channels(c);
-    unsigned blocks = unsigned(divide_up(size_t(channels), BLOCK_THREADS));
-
-    for (int from = 0; from < segments; from += LAUNCH_SEGMENTS) {
-        int some = segments - from < LAUNCH_SEGMENTS ? segments - from : LAUNCH_SEGMENTS;
-        Segments seg = {};
-        cudaError_t status;
-
-        for (int s = 0; s < some; s++)
-            seg.number[s] = count[from + s];
-        status = launch(k_bn_moments, dim3(blocks, unsigned(some)), dim3(BLOCK_THREADS), 0, stream,
-                        channels, sums + size_t(from) * stride, stride, seg, eps,
-                        moments + size_t(from) * 2 * size_t(channels));
-        if (status != cudaSuccess)
-            return status;
-    }
-    return cudaSuccess;
-}
-
-__global__ void __launch_bounds__(BLOCK_THREADS)
-    k_bn_moments_running(int channels, const float *mean, const float *variance, double eps,
-                         float *moments)
-{
-    int k = int(blockIdx.x * blockDim.x + threadIdx.x);
-
-    if (k >= channels)
-        return;
-    moments[k] = mean[k];
-    moments[channels + k] = float(1 / sqrt(double(variance[k]) + eps));
-}
-EMU_KERNEL(k_bn_moments_running)
-
-extern "C" cudaError_t apd_cuda_bn_moments_running(int c, const float *running_mean,
-                                                   const float *running_var, double eps,
-                                                   float *moments, cudaStream_t stream)
-{
-    int channels = rounded_channels(c);
-
-    return launch(k_bn_moments_running, dim3(unsigned(divide_up(size_t(channels), BLOCK_THREADS))),
-                  dim3(BLOCK_THREADS), 0, stream, channels, running_mean, running_var, eps,
-                  moments);
-}
-
-__global__ void __launch_bounds__(BLOCK_THREADS)
-    k_bn_update_running(int channels, const double *sums, double count, double momentum,
-                        float *mean, float *variance)
-{
-    int k = int(blockIdx.x * blockDim.x + threadIdx.x);
-
-    if (k >= channels)
-        return;
-    mean[k] = float((1 - momentum) * double(mean[k]) + momentum * (sums[k] / count));
-    if (count >= 2) {
-        double v = variance_of(sums[k], sums[channels + k], count);
-
-        variance[k] =
-            float((1 - momentum) * double(variance[k]) + momentum * v * count / (count - 1));
-    }
-}
-EMU_KERNEL(k_bn_update_running)
-
-extern "C" cudaError_t apd_cuda_bn_update_running(int c, const double *sums, double count,
-                                                  double momentum, float *running_mean,
-                                                  float *running_var, cudaStream_t stream)
-{
-    int channels = rounded_channels(c);
-
-    if (count <= 0)
-        return cudaSuccess;
-    return launch(k_bn_update_running, dim3(unsigned(divide_up(size_t(channels), BLOCK_THREADS))),
-                  dim3(BLOCK_THREADS), 0, stream, channels, sums, count, momentum, running_mean,
-                  running_var);
-}
-
-/* ---- forward ---- */
-
-/* Grid: part of the pixels, tile of channels, segment. */
-template <class T>
-__global__ void __launch_bounds__(BLOCK_THREADS)
-    k_bn_forward(const T *x, Segments seg, size_t plane, int groups, const float *moments,
-                 apd_cuda_sets gamma, apd_cuda_sets beta, const T *add, int relu, T *y)
-{
-    int s = int(blockIdx.z), group = int(blockIdx.y * blockDim.x + threadIdx.x);
-    size_t channels = size_t(groups) * GROUP, channel = size_t(group) * GROUP;
-    size_t image = plane * channels, at = size_t(seg.first[s]) * image;
-    size_t end = at + size_t(seg.images[s]) * image;
-    size_t step = size_t(gridDim.x) * blockDim.y * channels;
-    float mean[GROUP], scale[GROUP], shift[GROUP];
-
-    if (group >= groups)
-        return;
-    load<GROUP>(moments + size_t(s) * 2 * channels + channel, mean);
-    load<GROUP>(moments + (size_t(s) * 2 + 1) * channels + channel, scale);
-    load<GROUP>(of_set(gamma.at, seg.set[s]) + channel, shift);
-#pragma unroll
-    for (int k = 0; k < GROUP; k++)
-        scale[k] *= shift[k];
-    load<GROUP>(of_set(beta.at, seg.set[s]) + channel, shift);
-    at += (size_t(blockIdx.x) * blockDim.y + threadIdx.y) * channels + channel;
-    for (; at < end; at += step) {
+    affine.take(bn, w, seg.set[w.s]);
+    if (Two)
+        affine2.take(other, w, seg.set[w.s]);
+    for (; w.at < w.end; w.at += w.step) {
         float v[GROUP], more[GROUP];
+        unsigned passing = 0;
 
-        load<GROUP>(x + at, v);
-        if (add != NULL)
-            load<GROUP>(add + at, more);
+        load<GROUP>(bn.x + w.at, v);
+        if (Two)
+            load<GROUP>(other.x + w.at, more);
+        else if (add != NULL)
+            load<GROUP>(add + w.at, more);
 #pragma unroll
         for (int k = 0; k < GROUP; k++) {
-            v[k] = fmaf(v[k] - mean[k], scale[k], shift[k]);
-            if (add != NULL)
+            v[k] = affine.y(v[k], k);
+            if (Two)
+                v[k] += affine2.y(more[k], k);
+            else if (add != NULL)
                 v[k] += more[k];
             v[k] = relu && v[k] < 0 ? 0.0f : v[k]; /* NaN stays */
         }
-        store<GROUP>(y + at, v);
+        store<GROUP>(y + w.at, v);
+        if (mask == NULL)
+            continue;
+#pragma unroll
+        for (int k = 0; k < GROUP; k++)
+            passing |= unsigned(passes<T>(v[k])) << k;
+        mask[w.at / GROUP] = uint8_t(passing);
     }
 }
-EMU_KERNEL(k_bn_forward<float>)
-EMU_KERNEL(k_bn_forward<__half>)
-EMU_KERNEL(k_bn_forward<__nv_bfloat16>)
+EMU_KERNEL(k_bn_forward<float, false>)
+EMU_KERNEL(k_bn_forward<__half, false>)
+EMU_KERNEL(k_bn_forward<__nv_bfloat16, false>)
+EMU_KERNEL(k_bn_forward<float, true>)
+EMU_KERNEL(k_bn_forward<__half, true>)
+EMU_KERNEL(k_bn_forward<__nv_bfloat16, true>)
 
 template <class T>
-static cudaError_t bn_forward(struct apd_shape shape, const struct apd_cuda_segments *seg,
-                              const T *x, const float *moments, const struct apd_cuda_sets *gamma,
-                              const struct apd_cuda_sets *beta, const T *add, int relu, T *y,
+static cudaError_t bn_forward(const struct apd_cuda_bn *bn, const struct apd_cuda_bn *other,
+                              const void *add, int relu, void *y, uint8_t *mask,
                               cudaStream_t stream)
 {
-    int channels = rounded_channels(shape.c);
-    Tile t = tile_of(channels);
-    size_t plane = plane_of(shape);
-    size_t parts = parts_for(t, seg->count, largest_segment(seg) * plane, 4);
+    Layout l = layout_of(bn, plane_of(bn->shape), 4);
+    auto kernel = other != NULL ? k_bn_forward<T, true> : k_bn_forward<T, false>;
 
-    for (int from = 0; from < seg->count; from += LAUNCH_SEGMENTS) {
-        Segments some;
-        int count = segments_from(seg, from, NULL, &some);
-        cudaError_t status =
-            launch(k_bn_forward<T>, dim3(unsigned(parts), unsigned(t.tiles), unsigned(count)),
-                   dim3(unsigned(t.cols), unsigned(t.rows)), 0, stream, x, some, plane, t.groups,
-                   moments + size_t(from) * 2 * size_t(channels), *gamma, *beta, add, relu, y);
-
-        if (status != cudaSuccess)
-            return status;
-    }
-    return cudaSuccess;
+    return for_segments(bn->seg, NULL, [&](int from, int count, const Segments &some) {
+        return launch(kernel, l.grid(count), l.block(), 0, stream, norm_of<T>(bn, from),
+                      norm_of<T>(other, from), some, l.plane, l.tile.groups,
+                      static_cast<const T *>(add), relu, static_cast<T *>(y), mask);
+    });
 }
 
-extern "C" cudaError_t apd_cuda_bn_forward(enum apd_cuda_type type, struct apd_shape shape,
-                                           const struct apd_cuda_segments *seg, const void *x,
-                                           const float *moments, const struct apd_cuda_sets *gamma,
-                                           const struct apd_cuda_sets *beta, const void *add,
-                                           int relu, void *y, cudaStream_t stream)
+extern "C" cudaError_t apd_cuda_bn_forward(const struct apd_cuda_bn *bn,
+                                           const struct apd_cuda_bn *other, const void *add,
+                                           int relu, void *y, uint8_t *mask, cudaStream_t stream)
 {
-    FOR_TYPE(type, bn_forward(shape, seg, static_cast<const T *>(x), moments, gamma, beta,
-                              static_cast<const T *>(add), relu, static_cast<T *>(y), stream))
+    if (other != NULL && add != NULL)
+        return cudaErrorInvalidValue;
+    FOR_TYPE(bn->type, bn_forward<T>(bn, other, add, relu, y, mask, stream))
 }

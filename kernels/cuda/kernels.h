@@ -72,7 +72,32 @@ cudaError_t apd_cuda_image_to_activation(enum apd_cuda_type type, int n, struct 
 cudaError_t apd_cuda_activation_to_image(enum apd_cuda_type type, int n, struct apd_shape shape,
                                          const void *src, float *dst, cudaStream_t stream);
 
-/* ---- batch norm (bn_forward.cu, bn_backward.cu). shape.c: not rounded up ---- */
+/* ---- batch norm (bn_moments.cu, bn_forward.cu, bn_backward.cu, bn_pool.cu) ---- */
+
+/* A layer over a batch. Segments may be empty and need not cover the batch: images outside of them
+ * are not touched. */
+struct apd_cuda_bn {
+    enum apd_cuda_type type;
+    struct apd_shape shape; /* c: not rounded up */
+    const struct apd_cuda_segments *seg;
+    const void *x;
+    const float *moments; /* [segments][2][C] */
+    struct apd_cuda_sets gamma, beta;
+};
+
+/* How the backward pass knows which elements ReLU let through: those whose y, as stored, is not
+ * <= 0. */
+enum apd_cuda_relu_by {
+    APD_CUDA_RELU_NONE,   /* there is no ReLU */
+    APD_CUDA_RELU_MASK,   /* from: the mask that apd_cuda_bn_forward made */
+    APD_CUDA_RELU_REMADE, /* computed again from x: the same bits. Only if nothing was added */
+    APD_CUDA_RELU_OF_Y    /* from: y */
+};
+
+struct apd_cuda_relu {
+    enum apd_cuda_relu_by by;
+    const void *from;
+};
 
 /* sums[s * stride ...] = {sum x [C], sum x^2 [C]}; stride in doubles, >= 2 C. */
 cudaError_t apd_cuda_bn_sums(enum apd_cuda_type type, struct apd_shape shape,
@@ -84,25 +109,35 @@ cudaError_t apd_cuda_bn_moments(int c, int segments, const double *sums, size_t 
                                 cudaStream_t stream);
 cudaError_t apd_cuda_bn_moments_running(int c, const float *running_mean, const float *running_var,
                                         double eps, float *moments, cudaStream_t stream);
-/* Segments of seg need not cover the batch: images outside of them are not touched. */
-cudaError_t apd_cuda_bn_forward(enum apd_cuda_type type, struct apd_shape shape,
-                                const struct apd_cuda_segments *seg, const void *x,
-                                const float *moments, const struct apd_cuda_sets *gamma,
-                                const struct apd_cuda_sets *beta, const void *add, int relu,
-                                void *y, cudaStream_t stream);
-/* d_sums: [segments][2][C]. */
-cudaError_t apd_cuda_bn_backward_sums(enum apd_cuda_type type, struct apd_shape shape,
-                                      const struct apd_cuda_segments *seg, const void *d_y,
-                                      const void *d_y2, const void *relu_y, const void *x,
-                                      const float *moments, void *d_g, double *d_sums,
+/* y = act(bn(x) + what is added). At most one of: other, a layer of the same type, shape and
+ * segments (a shortcut's projection), not rounded to T in between; add, an activation. mask may be
+ * NULL: [elements of y / 8], bit k of byte i = y[8 i + k] as stored is not <= 0. */
+cudaError_t apd_cuda_bn_forward(const struct apd_cuda_bn *bn, const struct apd_cuda_bn *other,
+                                const void *add, int relu, void *y, uint8_t *mask,
+                                cudaStream_t stream);
+/* d_sums: [segments][2][C]. d_g may be NULL: not written. other may be NULL; its x had the same g,
+ * whose sums with it go to d_sums_other. Not with APD_CUDA_RELU_REMADE. */
+cudaError_t apd_cuda_bn_backward_sums(const struct apd_cuda_bn *bn,
+                                      const struct apd_cuda_relu *relu, const void *d_y,
+                                      const void *d_y2, void *d_g, double *d_sums,
+                                      const struct apd_cuda_bn *other, double *d_sums_other,
                                       void *scratch, cudaStream_t stream);
-/* count: host, [segments]. */
-cudaError_t apd_cuda_bn_backward_data(enum apd_cuda_type type, struct apd_shape shape,
-                                      const struct apd_cuda_segments *seg, const void *d_g,
-                                      const void *x, const float *moments,
-                                      const struct apd_cuda_sets *gamma, const double *d_sums,
-                                      const double *count, int batch_stats, void *d_x,
+/* count: host, [segments]. other as above (NULL: neither of the last two); sum g is taken from
+ * d_sums for both. Either of d_x and d_x_other may be d_g. */
+cudaError_t apd_cuda_bn_backward_data(const struct apd_cuda_bn *bn, const void *d_g,
+                                      const double *d_sums, const double *count, int batch_stats,
+                                      void *d_x, const struct apd_cuda_bn *other,
+                                      const double *d_sums_other, void *d_x_other,
                                       cudaStream_t stream);
+/* Batch norm, ReLU and max pool, y not stored: bit for bit what apd_cuda_bn_forward and
+ * apd_cuda_maxpool_forward make. */
+cudaError_t apd_cuda_bn_pool_forward(const struct apd_cuda_bn *bn, void *pooled, uint8_t *which,
+                                     cudaStream_t stream);
+/* d_y (+ d_y2): of the pooled values. d_g: of x's size, what apd_cuda_maxpool_backward makes, zero
+ * where ReLU let nothing through; with d_sums as apd_cuda_bn_backward_sums, bit for bit. */
+cudaError_t apd_cuda_bn_pool_backward_sums(const struct apd_cuda_bn *bn, const void *d_y,
+                                           const void *d_y2, const uint8_t *which, void *d_g,
+                                           double *d_sums, void *scratch, cudaStream_t stream);
 cudaError_t apd_cuda_bn_backward_params(int c, const struct apd_cuda_segments *seg,
                                         const double *d_sums, float *const d_gamma[APD_BN_SETS],
                                         float *const d_beta[APD_BN_SETS], cudaStream_t stream);

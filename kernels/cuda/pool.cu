@@ -1,19 +1,7 @@
 /* Pooling. A thread has the 8 channels of one pixel; the maximum is 3x3, stride 2, padding 1. */
-#include "kernels/cuda/reduce.cuh"
-#include "kernels/shape.h"
+#include "kernels/cuda/pool.cuh"
 
 enum { MOST_IMAGES = 65535 };
-
-struct Plane {
-    int h, w, out_h, out_w, groups;
-};
-
-static Plane plane_of_pool(struct apd_shape in)
-{
-    struct apd_shape out = apd_maxpool_out(in);
-
-    return Plane{in.h, in.w, out.h, out.w, rounded_channels(in.c) / GROUP};
-}
 
 /* Blocks of (groups of channels, pixels); grid: part of the pixels, tile, image. */
 static dim3 pool_grid(const Tile &t, size_t pixels, int n, size_t pixels_each)
@@ -43,34 +31,17 @@ __global__ void __launch_bounds__(BLOCK_THREADS)
     for (size_t i = blockIdx.z; i < size_t(n); i += gridDim.z)
         for (int pixel = int(blockIdx.x * blockDim.y + threadIdx.y); pixel < out_pixels;
              pixel += int(gridDim.x * blockDim.y)) {
-            int y = pixel / p.out_w, x = pixel % p.out_w;
             const T *from = src + i * in_pixels * channels + group * GROUP;
             size_t to = (i * size_t(out_pixels) + size_t(pixel)) * channels + group * GROUP;
-            float best[GROUP];
-            unsigned place[GROUP];
-            bool found = false;
+            Winner winner;
 
-            /* The first in reading order wins among equals, a NaN over numbers. */
-#pragma unroll
-            for (int k = 0; k < 9; k++) {
-                int sy = 2 * y - 1 + k / 3, sx = 2 * x - 1 + k % 3;
+            in_window(p, pixel / p.out_w, pixel % p.out_w, [&](size_t at, int place) {
                 float v[GROUP];
 
-                if (sy < 0 || sy >= p.h || sx < 0 || sx >= p.w)
-                    continue;
-                load<GROUP>(from + (size_t(sy) * p.w + sx) * channels, v);
-#pragma unroll
-                for (int c = 0; c < GROUP; c++)
-                    if (!found || v[c] > best[c] || v[c] != v[c]) {
-                        best[c] = v[c];
-                        place[c] = unsigned(k);
-                    }
-                found = true;
-            }
-            store<GROUP>(dst + to, best);
-            *reinterpret_cast<uint2 *>(which + to) =
-                make_uint2(place[0] | place[1] << 8 | place[2] << 16 | place[3] << 24,
-                           place[4] | place[5] << 8 | place[6] << 16 | place[7] << 24);
+                load<GROUP>(from + at * channels, v);
+                winner.meets(v, place);
+            });
+            winner.put(dst + to, which + to);
         }
 }
 EMU_KERNEL(k_maxpool_forward<float>)
@@ -89,23 +60,10 @@ __global__ void __launch_bounds__(BLOCK_THREADS)
     for (size_t i = blockIdx.z; i < size_t(n); i += gridDim.z)
         for (int pixel = int(blockIdx.x * blockDim.y + threadIdx.y); pixel < in_pixels;
              pixel += int(gridDim.x * blockDim.y)) {
-            int y = pixel / p.w, x = pixel % p.w;
-            float sum[GROUP] = {};
+            size_t image = i * out_pixels * channels + size_t(group) * GROUP;
+            float sum[GROUP];
 
-            for (int oy = y / 2; oy <= (y + 1) / 2 && oy < p.out_h; oy++)
-                for (int ox = x / 2; ox <= (x + 1) / 2 && ox < p.out_w; ox++) {
-                    unsigned mine = unsigned((y - 2 * oy + 1) * 3 + (x - 2 * ox + 1));
-                    size_t at = (i * out_pixels + size_t(oy) * p.out_w + ox) * channels +
-                                size_t(group) * GROUP;
-                    uint2 places = *reinterpret_cast<const uint2 *>(which + at);
-                    float g[GROUP];
-
-                    load<GROUP>(d_dst + at, g);
-#pragma unroll
-                    for (int c = 0; c < GROUP; c++)
-                        if (((c < 4 ? places.x : places.y) >> (c % 4 * 8) & 255) == mine)
-                            sum[c] += g[c];
-                }
+            gather<T>(p, pixel / p.w, pixel % p.w, d_dst + image, NULL, which + image, sum);
             store<GROUP>(d_src + (i * size_t(in_pixels) + size_t(pixel)) * channels +
                              size_t(group) * GROUP,
                          sum);

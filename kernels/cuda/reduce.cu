@@ -5,7 +5,8 @@ extern "C" size_t apd_cuda_scratch_bytes(int channels, int segments)
 {
     int c = rounded_channels(channels);
     Tile t = tile_of(c);
-    size_t sums = most_parts(t, segments) * size_t(segments) * 2 * size_t(c) * sizeof(double);
+    /* Two layers, two sums each. */
+    size_t sums = most_parts(t, segments) * size_t(segments) * 4 * size_t(c) * sizeof(double);
     size_t others = size_t(MOST_PARTS) * 4 * sizeof(double) * size_t(segments);
     size_t columns = size_t(COLUMN_PARTS) * size_t(c) * sizeof(double);
 

@@ -93,28 +93,47 @@ static inline size_t largest_segment(const struct apd_cuda_segments *seg)
     return size_t(most);
 }
 
-/* Adds v[8] of the threads of one column: the result is in the thread with threadIdx.y == 0.
- * shared: 8 values a thread. A tree over rows: its shape depends on blockDim.y alone. */
-template <class V> static __device__ __forceinline__ void add_rows(V *shared, V (&v)[GROUP])
+/* Where this thread's values are among those of a block, [GROUP][threads]. */
+static __device__ __forceinline__ unsigned own_place()
 {
-    unsigned threads = blockDim.x * blockDim.y, at = threadIdx.y * blockDim.x + threadIdx.x;
+    return threadIdx.y * blockDim.x + threadIdx.x;
+}
+static __device__ __forceinline__ unsigned block_threads()
+{
+    return blockDim.x * blockDim.y;
+}
+
+/* Adds the 8 values of the threads of one column: the results are those of the thread with
+ * threadIdx.y == 0. A tree over rows: its shape depends on blockDim.y alone. */
+template <class V> static __device__ __forceinline__ void add_rows(V *shared)
+{
     unsigned reach = 1;
 
     while (reach < blockDim.y)
         reach *= 2;
-#pragma unroll
-    for (int k = 0; k < GROUP; k++)
-        shared[k * threads + at] = v[k];
     for (reach /= 2; reach > 0; reach /= 2) {
         __syncthreads();
         if (threadIdx.y < reach && threadIdx.y + reach < blockDim.y)
 #pragma unroll
             for (int k = 0; k < GROUP; k++) {
-                v[k] += shared[k * threads + at + reach * blockDim.x];
-                shared[k * threads + at] = v[k];
+                V *at = shared + k * block_threads() + own_place();
+
+                *at += at[reach * blockDim.x];
             }
     }
     __syncthreads();
+}
+
+/* The same of what is in registers. */
+template <class V> static __device__ __forceinline__ void add_rows(V *shared, V (&v)[GROUP])
+{
+#pragma unroll
+    for (int k = 0; k < GROUP; k++)
+        shared[k * block_threads() + own_place()] = v[k];
+    add_rows(shared);
+#pragma unroll
+    for (int k = 0; k < GROUP; k++)
+        v[k] = shared[k * block_threads() + own_place()];
 }
 
 /* Stage two: sum over the parts of parts[part][k], k < width, in threads with threadIdx.y == 0.

@@ -60,6 +60,21 @@ template <int N, class T> static __device__ __forceinline__ void load(const T *p
     }
 }
 
+/* a + b from element i on, as it would be stored; b may be NULL. */
+template <int N, class T>
+static __device__ __forceinline__ void load_sum(const T *a, const T *b, size_t i, float (&out)[N])
+{
+    float other[N];
+
+    load<N>(a + i, out);
+    if (b == NULL)
+        return;
+    load<N>(b + i, other);
+#pragma unroll
+    for (int k = 0; k < N; k++)
+        out[k] = rounded<T>(out[k] + other[k]);
+}
+
 /* Two elements of 16 bits as they lie in memory. */
 static __device__ __forceinline__ unsigned pair_of(float low, float high, const __half *)
 {

@@ -1,6 +1,6 @@
 /* Batch norm: the whole way of a layer, forward and backward, each step against its formula in
  * double, from what the step before has stored. */
-#include "check.h"
+#include "check_bn.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -8,26 +8,6 @@
 
 #define EPS           1e-5
 #define MOST_CHANNELS 264
-
-struct bn_case {
-    enum apd_cuda_type type;
-    struct apd_shape shape;
-    int n;
-    struct apd_cuda_segments seg;
-    int add, relu, second, batch_stats;
-    double mean, deviation;
-};
-
-struct layer {
-    const struct bn_case *k;
-    int wide; /* channels rounded up */
-    void *x, *add, *y, *d_y, *d_y2, *d_g, *d_x;
-    float *gamma[APD_BN_SETS], *beta[APD_BN_SETS], *d_gamma[APD_BN_SETS], *d_beta[APD_BN_SETS];
-    float *moments;
-    double *sums, *d_sums, count[APD_MAX_SEGMENTS];
-    size_t stride;
-    void *scratch;
-};
 
 static float *channel_vector(int c)
 {
@@ -38,7 +18,7 @@ static float *channel_vector(int c)
     return p;
 }
 
-static struct layer make_layer(const struct bn_case *k)
+struct layer make_layer(const struct bn_case *k)
 {
     struct layer l = {.k = k, .wide = rounded_up(k->shape.c)};
     size_t wide = (size_t)l.wide, segments = (size_t)k->seg.count;
@@ -52,11 +32,16 @@ static struct layer make_layer(const struct bn_case *k)
     l.d_g = garbage_activation(k->type, k->shape, k->n);
     l.d_x = memory(bytes);
     memset(l.d_x, 0xff, bytes);
+    l.mask = memory(activation_elems(k->shape, k->n) / 8);
     for (int set = 0; set < APD_BN_SETS; set++) {
         l.gamma[set] = channel_vector(k->shape.c);
         l.beta[set] = channel_vector(k->shape.c);
         l.d_gamma[set] = channel_vector(k->shape.c);
         l.d_beta[set] = channel_vector(k->shape.c);
+    }
+    for (int set = 0; set < APD_BN_SETS && k->shape.c > 1; set++) {
+        l.gamma[set][k->shape.c - 1] = 1e-7f;
+        l.beta[set][k->shape.c - 1] = 0;
     }
     l.stride = 2 * wide + 3;
     l.sums = doubles(segments * l.stride);
@@ -68,20 +53,44 @@ static struct layer make_layer(const struct bn_case *k)
     return l;
 }
 
-static double at(const struct layer *l, const void *p, int image, int pixel, int c)
+struct apd_cuda_bn bn_of(const struct layer *l)
 {
-    return get(l->k->type, p, place(l->k->shape, image, pixel, c));
+    return (struct apd_cuda_bn){.type = l->k->type,
+                                .shape = l->k->shape,
+                                .seg = &l->k->seg,
+                                .x = l->x,
+                                .moments = l->moments,
+                                .gamma = {{l->gamma[0], l->gamma[1]}},
+                                .beta = {{l->beta[0], l->beta[1]}}};
 }
 
-/* Calls body for every value of channel c in segment s; i and p are the image and the pixel. */
-#define EACH_VALUE(l, s, i, p)                                                                     \
-    for (int i = (l)->k->seg.at[s].first; i < (l)->k->seg.at[s].first + (l)->k->seg.at[s].count;   \
-         i++)                                                                                      \
-        for (int p = 0; p < (l)->k->shape.h * (l)->k->shape.w; p++)
+struct apd_cuda_segments segments_of(int which, int n)
+{
+    struct apd_cuda_segments seg = {.count = 1, .at = {{0, n, APD_BN_MAIN}}};
 
-#define EACH_CHANNEL(l, s, c)                                                                      \
-    for (int s = 0; s < (l)->k->seg.count; s++)                                                    \
-        for (int c = 0; c < (l)->k->shape.c; c++)
+    if (which == 0)
+        return seg;
+    seg.count = 3;
+    seg.at[0] = (struct apd_segment){0, which == 1 ? 0 : 2, APD_BN_AUX};
+    seg.at[1] = (struct apd_segment){seg.at[0].count, which == 2 ? 0 : n - 3, APD_BN_MAIN};
+    seg.at[2].first = seg.at[1].first + seg.at[1].count;
+    seg.at[2].count = n - seg.at[2].first;
+    seg.at[2].set = APD_BN_AUX;
+    return seg;
+}
+
+void expect_mask(const struct layer *l)
+{
+    size_t image = activation_elems(l->k->shape, 1);
+
+    for (int s = 0; s < l->k->seg.count; s++) {
+        size_t from = (size_t)l->k->seg.at[s].first * image;
+        size_t end = from + (size_t)l->k->seg.at[s].count * image;
+
+        for (size_t e = from; e < end; e++)
+            assert_int_equal(l->mask[e / 8] >> e % 8 & 1, !(get(l->k->type, l->y, e) <= 0));
+    }
+}
 
 static void check_sums(struct layer *l)
 {
@@ -172,10 +181,15 @@ static void check_running(struct layer *l)
 static void check_forward(struct layer *l)
 {
     const struct bn_case *k = l->k;
-    struct apd_cuda_sets gamma = {{l->gamma[0], l->gamma[1]}}, beta = {{l->beta[0], l->beta[1]}};
+    const void *add = k->add ? l->add : NULL;
+    size_t bytes = activation_elems(k->shape, k->n) * elem_bytes(k->type);
+    struct apd_cuda_bn bn = bn_of(l);
+    void *alone = garbage_activation(k->type, k->shape, k->n);
 
-    OK(apd_cuda_bn_forward(k->type, k->shape, &k->seg, l->x, l->moments, &gamma, &beta,
-                           k->add ? l->add : NULL, k->relu, l->y, NULL));
+    OK(apd_cuda_bn_forward(&bn, NULL, add, k->relu, l->y, l->mask, NULL));
+    OK(apd_cuda_bn_forward(&bn, NULL, add, k->relu, alone, NULL, NULL));
+    assert_memory_equal(alone, l->y, bytes);
+    expect_mask(l);
     EACH_CHANNEL(l, s, c)
     {
         const float *m = l->moments + (size_t)s * 2 * (size_t)l->wide;
@@ -193,18 +207,43 @@ static void check_forward(struct layer *l)
         }
     }
     expect_zero_padding(k->type, k->shape, k->n, l->y);
-    record(l->y, activation_elems(k->shape, k->n) * elem_bytes(k->type));
+    record(l->y, bytes);
+}
+
+/* Whatever says where ReLU let values through, the bits are the same. */
+static void check_relus(const struct layer *l)
+{
+    static const enum apd_cuda_relu_by ways[] = {APD_CUDA_RELU_OF_Y, APD_CUDA_RELU_REMADE};
+    const struct bn_case *k = l->k;
+    size_t bytes = activation_elems(k->shape, k->n) * elem_bytes(k->type);
+    size_t sums = (size_t)k->seg.count * 2 * (size_t)l->wide;
+    struct apd_cuda_bn bn = bn_of(l);
+    void *d_g = memory(bytes);
+    double *d_sums = doubles(sums);
+
+    for (int way = 0; way < (k->add ? 1 : 2); way++) {
+        struct apd_cuda_relu relu = {ways[way], way == 0 ? l->y : NULL};
+
+        memset(d_g, 0xff, bytes);
+        OK(apd_cuda_bn_backward_sums(&bn, &relu, l->d_y, k->second ? l->d_y2 : NULL, d_g, d_sums,
+                                     NULL, NULL, l->scratch, NULL));
+        assert_memory_equal(d_g, l->d_g, bytes);
+        assert_memory_equal(d_sums, l->d_sums, sums * sizeof *d_sums);
+    }
 }
 
 static void check_backward_sums(struct layer *l)
 {
     const struct bn_case *k = l->k;
+    struct apd_cuda_relu relu = {k->relu ? APD_CUDA_RELU_MASK : APD_CUDA_RELU_NONE, l->mask};
+    struct apd_cuda_bn bn = bn_of(l);
     const struct apd_shape shape = k->shape;
     void *held = memory(activation_elems(shape, 1) * elem_bytes(k->type)); /* of one value */
 
-    OK(apd_cuda_bn_backward_sums(k->type, shape, &k->seg, l->d_y, k->second ? l->d_y2 : NULL,
-                                 k->relu ? l->y : NULL, l->x, l->moments, l->d_g, l->d_sums,
-                                 l->scratch, NULL));
+    OK(apd_cuda_bn_backward_sums(&bn, &relu, l->d_y, k->second ? l->d_y2 : NULL, l->d_g, l->d_sums,
+                                 NULL, NULL, l->scratch, NULL));
+    if (k->relu)
+        check_relus(l);
     EACH_CHANNEL(l, s, c)
     {
         const float *m = l->moments + (size_t)s * 2 * (size_t)l->wide;
@@ -238,10 +277,10 @@ static void check_backward_sums(struct layer *l)
 static void check_backward_data(struct layer *l)
 {
     const struct bn_case *k = l->k;
-    struct apd_cuda_sets gamma = {{l->gamma[0], l->gamma[1]}};
+    struct apd_cuda_bn bn = bn_of(l);
 
-    OK(apd_cuda_bn_backward_data(k->type, k->shape, &k->seg, l->d_g, l->x, l->moments, &gamma,
-                                 l->d_sums, l->count, k->batch_stats, l->d_x, NULL));
+    OK(apd_cuda_bn_backward_data(&bn, l->d_g, l->d_sums, l->count, k->batch_stats, l->d_x, NULL,
+                                 NULL, NULL, NULL));
     EACH_CHANNEL(l, s, c)
     {
         const float *m = l->moments + (size_t)s * 2 * (size_t)l->wide;
@@ -304,22 +343,6 @@ static void check_layer(const void *argument)
     check_backward_sums(&l);
     check_backward_data(&l);
     check_backward_params(&l);
-}
-
-/* 1-3 segments, empty ones at either end and in the middle. */
-static struct apd_cuda_segments segments_of(int which, int n)
-{
-    struct apd_cuda_segments seg = {.count = 1, .at = {{0, n, APD_BN_MAIN}}};
-
-    if (which == 0)
-        return seg;
-    seg.count = 3;
-    seg.at[0] = (struct apd_segment){0, which == 1 ? 0 : 2, APD_BN_AUX};
-    seg.at[1] = (struct apd_segment){seg.at[0].count, which == 2 ? 0 : n - 3, APD_BN_MAIN};
-    seg.at[2].first = seg.at[1].first + seg.at[1].count;
-    seg.at[2].count = n - seg.at[2].first;
-    seg.at[2].set = APD_BN_AUX;
-    return seg;
 }
 
 void test_bn(void **state)
@@ -406,6 +429,24 @@ void test_bn_constant(void **state)
     sums[8] = NAN; /* but NaN is not hidden */
     OK(apd_cuda_bn_moments(1, 1, sums, 16, &count, EPS, moments, NULL));
     assert_true(isnan(moments[8]));
+    release();
+}
+
+/* A segment whose moments come from elsewhere keeps them. */
+void test_bn_moments_left(void **state)
+{
+    double *sums = doubles(2 * 16), count[2] = {-1, 2};
+    float *moments = floats(2 * 16);
+
+    (void)state;
+    for (int k = 0; k < 32; k++) {
+        sums[k] = 4;
+        moments[k] = 7;
+    }
+    OK(apd_cuda_bn_moments(1, 2, sums, 16, count, EPS, moments, NULL));
+    for (int k = 0; k < 16; k++)
+        assert_true(moments[k] == 7);
+    assert_true(moments[16] == 2);
     release();
 }
 

@@ -511,9 +511,12 @@ cudaError_t launch(dim3 grid, dim3 block, size_t shared_bytes, const Call &call)
 
 void add_kernel(const char *type, Packer packer)
 {
-    std::string text = demangled(type);
+    std::string text = demangled(type), name = plain_name(text.substr(text.find("<&") + 2));
 
-    table().kernels[plain_name(text.substr(text.find("<&") + 2))] = packer;
+    if (!table().kernels.emplace(name, packer).second) {
+        fprintf(stderr, "cuda_emu: two kernels are named %s\n", name.c_str());
+        abort();
+    }
 }
 
 Packer find(const char *mangled)

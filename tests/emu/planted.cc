@@ -216,6 +216,11 @@ int main(int argc, char **argv)
         return launch(k_lost_lane, one, block, 0, NULL, out);
     if (what == "same_address")
         return launch(k_same_address, dim3(2), block, 0, NULL, out);
+    if (what == "same_name") {
+        emu::add_kernel("<&k_same", NULL);
+        emu::add_kernel("<&k_same", NULL);
+        return 0;
+    }
     fprintf(stderr, "planted: what?\n");
     return 64;
 }

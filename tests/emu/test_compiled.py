@@ -15,6 +15,8 @@ TENSORS = {
     "k_bn_forward": (True, True),
     "k_bn_backward_sums": (True, True),
     "k_bn_backward_data": (True, True),
+    "k_bn_pool_forward": (True, True),
+    "k_bn_pool_backward_sums": (True, True),
     "k_maxpool_forward": (True, True),
     "k_maxpool_backward": (True, True),
     "k_avgpool_forward": (True, False),

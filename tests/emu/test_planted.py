@@ -18,6 +18,7 @@ CAUGHT_ANYWHERE = {
     "early_exit": "__syncthreads after threads of the block have ended",
     "lost_lane": "a warp operation waits for a lane that has ended",
     "race": "orders differ",
+    "same_name": "two kernels are named k_same",
 }
 CAUGHT = {
     "plain": {},
