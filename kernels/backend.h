@@ -37,7 +37,7 @@
 enum apd_bn_set { APD_BN_MAIN = 0, APD_BN_AUX = 1, APD_BN_SETS = 2 };
 
 /* Images [first, first + count) normalise together with parameter set `set`. count may be 0.
- * Segments of one call are disjoint, ascending and cover the whole batch. */
+ * Segments of one call are disjoint and ascending. */
 struct apd_segment {
     int first, count;
     enum apd_bn_set set;
@@ -80,6 +80,22 @@ static inline void apd_loss_put(const struct apd_loss *loss, double at[APD_LOSS_
     at[2] = (double)loss->top1;
     at[3] = (double)loss->top5;
 }
+
+/* A batch norm on a batch: (x - mean) * rstd * gamma + beta. */
+struct apd_bn {
+    struct apd_shape shape;
+    const struct apd_segment *seg;
+    int segments;
+    const void *x;                                      /* device activation */
+    const void *moments;                                /* device, of the segments */
+    const void *gamma[APD_BN_SETS], *beta[APD_BN_SETS]; /* device, [C] */
+};
+
+/* How a backward pass knows where the ReLU after a batch norm was 0. */
+struct apd_relu {
+    const void *y;       /* of bn_forward */
+    const uint8_t *mask; /* of bn_forward; may be NULL if nothing was added to the batch norm */
+};
 
 /* Targets of a batch (device): label[i] in [0, classes). Mixed labels (mixup, CutMix): the target
  * is keep[i] * onehot(label[i]) + (1 - keep[i]) * onehot(label2[i]); label2 == NULL: not mixed.
@@ -183,8 +199,9 @@ struct apd_backend_ops {
 
     /* ---- batch norm over segments ----
      * C = channel_elems(c). sums: device doubles, [2][C] of segment s from s * stride on, stride >=
-     * 2 C; d_sums: device doubles [segments][2][C]; moments: device elements [segments][2][C] =
-     * {mean, 1 / sqrt(variance + eps)}. M = images of the segment * h * w. */
+     * 2 C or, where they are read, 0; d_sums: device doubles [segments][2][C]; moments: device
+     * elements [segments][2][C] = {mean, 1 / sqrt(variance + eps)}. M = images of the segment * h *
+     * w. What takes a struct apd_bn leaves images outside of its segments alone. */
 
     /* sums[s] = {sum x, sum x^2} over the segment's images, in double and without cancellation
      * trouble: the variance sum x^2 / M - mean^2 is good to 1e-5 relative even where |mean| = 100
@@ -192,8 +209,8 @@ struct apd_backend_ops {
     enum apd_code (*bn_sums)(struct apd_backend *be, struct apd_shape shape,
                              const struct apd_segment *seg, int segments, const void *x,
                              double *sums, size_t stride, struct apd_err *err);
-    /* moments from sums over count[s] values each (host; biased variance). count 0: {0, 0};
-     * count < 0: left as they are. */
+    /* moments from sums over count[s] values each (host; biased variance). count 0: {0, 0}; < 0:
+     * the segment's are left as they are. */
     enum apd_code (*bn_moments)(struct apd_backend *be, int c, int segments, const double *sums,
                                 size_t stride, const double *count, double eps, void *moments,
                                 struct apd_err *err);
@@ -201,30 +218,38 @@ struct apd_backend_ops {
     enum apd_code (*bn_moments_running)(struct apd_backend *be, int c, const void *running_mean,
                                         const void *running_var, double eps, void *moments,
                                         struct apd_err *err);
-    /* y = act((x - mean) * rstd * gamma + beta (+ add)), act = ReLU if relu. gamma, beta: [set]
-     * device vectors. add may be NULL; y may be x or add. */
-    enum apd_code (*bn_forward)(struct apd_backend *be, struct apd_shape shape,
-                                const struct apd_segment *seg, int segments, const void *x,
-                                const void *moments, const void *const gamma[APD_BN_SETS],
-                                const void *const beta[APD_BN_SETS], const void *add, int relu,
-                                void *y, struct apd_err *err);
-    /* First half of the backward pass. g = d_y (+ d_y2), zeroed where relu_y <= 0 (relu_y: the y of
-     * bn_forward, NULL: no ReLU). g is written to d_g (may be d_y or d_y2); d_sums[s] = {sum g,
-     * sum g * xhat}, xhat = (x - mean) * rstd. d_g is also the gradient of `add`. */
-    enum apd_code (*bn_backward_sums)(struct apd_backend *be, struct apd_shape shape,
-                                      const struct apd_segment *seg, int segments, const void *d_y,
-                                      const void *d_y2, const void *relu_y, const void *x,
-                                      const void *moments, void *d_g, double *d_sums,
-                                      struct apd_err *err);
+    /* y = act(bn(x) + add) or act(bn(x) + other(x')), act = ReLU if relu; add, other: NULL, or of
+     * the shape and segments of bn. y may be x (without other) or add. mask: relu_mask_bytes() for
+     * the backward pass, or NULL. */
+    enum apd_code (*bn_forward)(struct apd_backend *be, const struct apd_bn *bn,
+                                const struct apd_bn *other, const void *add, int relu, void *y,
+                                uint8_t *mask, struct apd_err *err);
+    /* Of n images; 0 where the backward pass reads y. */
+    size_t (*relu_mask_bytes)(struct apd_backend *be, struct apd_shape shape, int n);
+    /* First half of the backward pass. g = d_y (+ d_y2), zeroed where the ReLU's y <= 0 (relu NULL:
+     * no ReLU). g is written to d_g (may be d_y or d_y2); d_sums[s] = {sum g, sum g * xhat}, xhat =
+     * (x - mean) * rstd; d_sums_other likewise of `other`, which may be NULL. d_g is also the
+     * gradient of `add`. */
+    enum apd_code (*bn_backward_sums)(struct apd_backend *be, const struct apd_bn *bn,
+                                      const struct apd_bn *other, const struct apd_relu *relu,
+                                      const void *d_y, const void *d_y2, void *d_g, double *d_sums,
+                                      double *d_sums_other, struct apd_err *err);
     /* Second half. batch_stats: d_x = gamma rstd (g - sum g / M - xhat sum(g xhat) / M), M =
-     * count[s] (host); otherwise (moments from running statistics) d_x = gamma rstd g. d_x may be
-     * d_g. */
-    enum apd_code (*bn_backward_data)(struct apd_backend *be, struct apd_shape shape,
-                                      const struct apd_segment *seg, int segments, const void *d_g,
-                                      const void *x, const void *moments,
-                                      const void *const gamma[APD_BN_SETS], const double *d_sums,
+     * count[s] (host); otherwise (moments from running statistics) d_x = gamma rstd g. Likewise
+     * d_x_other, if `other` is not NULL. One of d_x and d_x_other may be d_g. */
+    enum apd_code (*bn_backward_data)(struct apd_backend *be, const struct apd_bn *bn,
+                                      const struct apd_bn *other, const void *d_g,
+                                      const double *d_sums, const double *d_sums_other,
                                       const double *count, int batch_stats, void *d_x,
-                                      struct apd_err *err);
+                                      void *d_x_other, struct apd_err *err);
+    /* bn_forward with ReLU and the max pool after it in one, y not kept; and bn_backward_sums of
+     * it: d_y (+ d_y2) is the gradient of the pooled, d_g that before the ReLU. The same bits as
+     * the operations one by one. Both NULL where one by one is as good. */
+    enum apd_code (*bn_pool_forward)(struct apd_backend *be, const struct apd_bn *bn, void *pooled,
+                                     uint8_t *which, struct apd_err *err);
+    enum apd_code (*bn_pool_backward_sums)(struct apd_backend *be, const struct apd_bn *bn,
+                                           const void *d_y, const void *d_y2, const uint8_t *which,
+                                           void *d_g, double *d_sums, struct apd_err *err);
     /* d_gamma[set] += sum(g xhat), d_beta[set] += sum g, segments in ascending order. */
     enum apd_code (*bn_backward_params)(struct apd_backend *be, int c,
                                         const struct apd_segment *seg, int segments,
@@ -263,10 +288,10 @@ struct apd_backend_ops {
     enum apd_code (*linear_backward_weights)(struct apd_backend *be, int n, int in, int out,
                                              const void *x, const void *d_logits, void *d_w,
                                              void *d_b, struct apd_err *err);
-    /* loss: device, [segments][APD_LOSS_DOUBLES]; d_logits = weight_i (softmax - target), not
-     * divided by anything; d_logits NULL: losses only. top-k: classes whose logit is strictly
-     * greater than the label's, or equal with a lower index, rank before it; NaN never counts as
-     * right. */
+    /* The segments cover the batch. loss: device, [segments][APD_LOSS_DOUBLES]; d_logits = weight_i
+     * (softmax - target), not divided by anything; d_logits NULL: losses only. top-k: classes whose
+     * logit is strictly greater than the label's, or equal with a lower index, rank before it; NaN
+     * never counts as right. */
     enum apd_code (*softmax_ce)(struct apd_backend *be, int n, int classes, const void *logits,
                                 const struct apd_targets *targets, const struct apd_segment *seg,
                                 int segments, double *loss, void *d_logits, struct apd_err *err);

@@ -46,7 +46,7 @@ static inline int apd_conv_shape_ok(const struct apd_conv_shape *s)
            s->in.w + 2 * s->pad >= s->kernel;
 }
 
-/* Whether segments are disjoint, ascending and cover n images (n < 0: whatever they cover). */
+/* Whether segments are disjoint and ascending and, n >= 0, cover n images. */
 static inline int apd_segments_ok(const struct apd_segment *seg, int segments, int n)
 {
     int next = 0;
@@ -54,9 +54,10 @@ static inline int apd_segments_ok(const struct apd_segment *seg, int segments, i
     if (segments < 1 || segments > APD_MAX_SEGMENTS)
         return 0;
     for (int s = 0; s < segments; s++) {
-        if (seg[s].first != next || seg[s].count < 0 || (unsigned)seg[s].set >= APD_BN_SETS)
+        if (seg[s].first < next || (n >= 0 && seg[s].first > next) || seg[s].count < 0 ||
+            (unsigned)seg[s].set >= APD_BN_SETS)
             return 0;
-        next += seg[s].count;
+        next = seg[s].first + seg[s].count;
     }
     return n < 0 || next == n;
 }

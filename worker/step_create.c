@@ -46,37 +46,35 @@ void apd_step_destroy(struct apd_step **step)
     *step = NULL;
 }
 
-/* bn.sync full: rows of main segments, one after another. */
+/* bn.sync full: the sums of main segments, a row each. */
 struct main_rows {
     struct apd_backend *be;
-    double *at[APD_MAX_SEGMENTS];
-    size_t n; /* doubles */
+    double *sums;
+    size_t n; /* doubles of a row */
 };
 
 static enum apd_code add_main(void *ctx, int dst, int src, struct apd_err *err)
 {
-    const struct main_rows *rows = ctx;
+    const struct main_rows *main = ctx;
 
-    return rows->be->ops->add_doubles(rows->be, rows->n, rows->at[src], rows->at[dst], err);
+    return main->be->ops->add_doubles(main->be, main->n, main->sums + (size_t)src * main->n,
+                                      main->sums + (size_t)dst * main->n, err);
 }
 
-/* The sums of main segments become those of all lanes of all workers, added in tree order. */
-static enum apd_code pool_main(void *ctx, const struct apd_segment *seg, int segments, size_t c,
-                               double *sums, struct apd_err *err)
+static enum apd_code start_pool(void *ctx, double *sums, int rows, size_t n, struct apd_err *err)
 {
     struct apd_step *step = ctx;
-    struct main_rows rows = {.be = step->be, .n = 2 * c};
-    int lanes = 0;
+    struct main_rows main = {step->be, sums, n};
 
-    for (int s = 0; s < segments; s++)
-        if (seg[s].set == APD_BN_MAIN)
-            rows.at[lanes++] = sums + (size_t)s * rows.n;
-    APD_TRY(apd_tree_sum(lanes, add_main, &rows, err));
-    APD_TRY(apd_comm_sum(step->comm, rows.at[0], rows.n, APD_SUM_F64, err));
-    for (int lane = 1; lane < lanes; lane++)
-        APD_TRY(
-            step->be->ops->copy(step->be, rows.at[lane], rows.at[0], rows.n * sizeof(double), err));
-    return APD_OK;
+    APD_TRY(apd_tree_sum(rows, add_main, &main, err));
+    return step->comm->ops->sum_start(step->comm, sums, n, APD_SUM_F64, err);
+}
+
+static enum apd_code finish_pool(void *ctx, struct apd_err *err)
+{
+    struct apd_step *step = ctx;
+
+    return step->comm->ops->sum_wait(step->comm, err);
 }
 
 static enum apd_code make_segments(struct apd_step *step, struct apd_err *err)
@@ -247,7 +245,8 @@ enum apd_code apd_step_create(const struct apd_step_setup *setup, struct apd_ste
     step->noise_passes = aux > 0 ? (int)setup->config->attack.steps : 0;
     step->slice_lanes = apd_step_is_full(step) ? step->lane_count : 1;
     step->slices = step->lane_count / step->slice_lanes;
-    step->pool = (struct apd_bn_pool){pool_main, step, (double)step->lanes * step->clean};
+    step->pool =
+        (struct apd_bn_pool){start_pool, finish_pool, step, (double)step->lanes * step->clean};
     /* Pixels live in [-1, 1]: 1/255 of the 0..255 range is 2/255 here. */
     step->eps = setup->config->attack.eps * 2 / 255;
     step->attack_step = setup->config->attack.step * 2 / 255;

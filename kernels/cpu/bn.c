@@ -138,6 +138,8 @@ static enum apd_code cpu_bn_moments(struct apd_backend *be, int c, int segments,
         const double *sum = sums + (size_t)s * stride, *squares = sum + channels;
         float *mean = out + row(channels, s, 0), *rstd = out + row(channels, s, 1);
 
+        if (count[s] < 0)
+            continue;
         for (size_t k = 0; k < channels; k++) {
             double m = count[s] > 0 ? sum[k] / count[s] : 0;
             double v = count[s] > 0 ? fmax(squares[k] / count[s] - m * m, 0) : 0;
@@ -164,59 +166,70 @@ static enum apd_code cpu_bn_moments_running(struct apd_backend *be, int c, const
     return APD_OK;
 }
 
-static enum apd_code cpu_bn_forward(struct apd_backend *be, struct apd_shape shape,
-                                    const struct apd_segment *seg, int segments, const void *x,
-                                    const void *moments, const void *const gamma[APD_BN_SETS],
-                                    const void *const beta[APD_BN_SETS], const void *add, int relu,
-                                    void *y, struct apd_err *err)
-{
-    struct cpu_backend *cpu = cpu_of(be);
-    const float *src = x, *more = add, *m = moments;
-    float *dst = y;
-    struct layout l;
-
-    APD_TRY(cut(cpu, shape, seg, segments, &l, err));
-#pragma omp parallel for schedule(static) num_threads(cpu_threads_for(cpu, l.tasks *PIECE_PIXELS))
-    for (size_t n = 0; n < l.tasks; n++) {
-        struct task t = task_of(&l, n);
-        enum apd_bn_set set = seg[t.piece->segment].set;
-        const float *rstd = m + row(l.channels, t.piece->segment, 1) + t.channel;
-        const float *g = (const float *)gamma[set] + t.channel;
-        float scale[APD_MAX_BLOCK];
-        struct apd_bn_lanes p = {
-            .mean = m + row(l.channels, t.piece->segment, 0) + t.channel,
-            .scale = scale,
-            .beta = (const float *)beta[set] + t.channel,
-        };
-
-        for (size_t k = 0; k < l.block; k++)
-            scale[k] = rstd[k] * g[k];
-        for (int i = 0; i < t.piece->images; i++, t.at += l.image)
-            cpu->simd->bn_forward(src + t.at, more != NULL ? more + t.at : NULL, l.pixels, p, relu,
-                                  dst + t.at);
-    }
-    return APD_OK;
-}
-
 static const float *at_or_null(const float *p, size_t at)
 {
     return p != NULL ? p + at : NULL;
 }
 
-static enum apd_code cpu_bn_backward_sums(struct apd_backend *be, struct apd_shape shape,
-                                          const struct apd_segment *seg, int segments,
-                                          const void *d_y, const void *d_y2, const void *relu_y,
-                                          const void *x, const void *moments, void *d_g,
-                                          double *d_sums, struct apd_err *err)
+static enum apd_code forward(struct cpu_backend *cpu, const struct apd_bn *bn, const float *add,
+                             int relu, float *y, struct apd_err *err)
+{
+    const float *src = bn->x, *m = bn->moments;
+    struct layout l;
+
+    APD_TRY(cut(cpu, bn->shape, bn->seg, bn->segments, &l, err));
+#pragma omp parallel for schedule(static) num_threads(cpu_threads_for(cpu, l.tasks *PIECE_PIXELS))
+    for (size_t n = 0; n < l.tasks; n++) {
+        struct task t = task_of(&l, n);
+        enum apd_bn_set set = bn->seg[t.piece->segment].set;
+        const float *rstd = m + row(l.channels, t.piece->segment, 1) + t.channel;
+        const float *g = (const float *)bn->gamma[set] + t.channel;
+        float scale[APD_MAX_BLOCK];
+        struct apd_bn_lanes p = {
+            .mean = m + row(l.channels, t.piece->segment, 0) + t.channel,
+            .scale = scale,
+            .beta = (const float *)bn->beta[set] + t.channel,
+        };
+
+        for (size_t k = 0; k < l.block; k++)
+            scale[k] = rstd[k] * g[k];
+        for (int i = 0; i < t.piece->images; i++, t.at += l.image)
+            cpu->simd->bn_forward(src + t.at, at_or_null(add, t.at), l.pixels, p, relu, y + t.at);
+    }
+    return APD_OK;
+}
+
+static enum apd_code cpu_bn_forward(struct apd_backend *be, const struct apd_bn *bn,
+                                    const struct apd_bn *other, const void *add, int relu, void *y,
+                                    uint8_t *mask, struct apd_err *err)
 {
     struct cpu_backend *cpu = cpu_of(be);
-    const float *src = x, *m = moments;
+
+    (void)mask;
+    if (other != NULL)
+        APD_TRY(forward(cpu, other, NULL, 0, y, err));
+    return forward(cpu, bn, other != NULL ? y : add, relu, y, err);
+}
+
+static size_t cpu_relu_mask_bytes(struct apd_backend *be, struct apd_shape shape, int n)
+{
+    (void)be;
+    (void)shape;
+    (void)n;
+    return 0;
+}
+
+static enum apd_code backward_sums(struct cpu_backend *cpu, const struct apd_bn *bn,
+                                   const float *d_y, const float *d_y2, const float *relu_y,
+                                   float *d_g, double *d_sums, struct apd_err *err)
+{
+    const float *src = bn->x, *m = bn->moments;
     /* g is d_y itself: nothing to write. */
     int same = d_g == d_y && d_y2 == NULL && relu_y == NULL;
     struct layout l;
     double *partials;
 
-    APD_TRY(cut(cpu, shape, seg, segments, &l, err));
+    APD_TRY(cut(cpu, bn->shape, bn->seg, bn->segments, &l, err));
     APD_TRY(cpu_reserve(cpu, CPU_PARTIALS, l.tasks * 2 * l.block * sizeof *partials, err));
     partials = cpu->scratch[CPU_PARTIALS].data;
 #pragma omp parallel for schedule(static) num_threads(cpu_threads_for(cpu, l.tasks *PIECE_PIXELS))
@@ -228,36 +241,45 @@ static enum apd_code cpu_bn_backward_sums(struct apd_backend *be, struct apd_sha
 
         memset(sum, 0, 2 * l.block * sizeof *sum);
         for (int i = 0; i < t.piece->images; i++, t.at += l.image)
-            cpu->simd->bn_backward_sums((const float *)d_y + t.at, at_or_null(d_y2, t.at),
+            cpu->simd->bn_backward_sums(d_y + t.at, at_or_null(d_y2, t.at),
                                         at_or_null(relu_y, t.at), src + t.at, l.pixels, mean,
-                                        same ? NULL : (float *)d_g + t.at, sum, sum_xhat);
+                                        same ? NULL : d_g + t.at, sum, sum_xhat);
         for (size_t k = 0; k < l.block; k++)
             sum_xhat[k] *= rstd[k];
     }
-    add_partials(&l, partials, segments, d_sums, 2 * l.channels);
+    add_partials(&l, partials, bn->segments, d_sums, 2 * l.channels);
     return APD_OK;
 }
 
-static enum apd_code cpu_bn_backward_data(struct apd_backend *be, struct apd_shape shape,
-                                          const struct apd_segment *seg, int segments,
-                                          const void *d_g, const void *x, const void *moments,
-                                          const void *const gamma[APD_BN_SETS],
-                                          const double *d_sums, const double *count,
-                                          int batch_stats, void *d_x, struct apd_err *err)
+static enum apd_code cpu_bn_backward_sums(struct apd_backend *be, const struct apd_bn *bn,
+                                          const struct apd_bn *other, const struct apd_relu *relu,
+                                          const void *d_y, const void *d_y2, void *d_g,
+                                          double *d_sums, double *d_sums_other, struct apd_err *err)
 {
     struct cpu_backend *cpu = cpu_of(be);
-    const float *g = d_g, *src = x, *m = moments;
-    float *dst = d_x;
+
+    APD_TRY(backward_sums(cpu, bn, d_y, d_y2, relu != NULL ? relu->y : NULL, d_g, d_sums, err));
+    if (other != NULL)
+        return backward_sums(cpu, other, d_g, NULL, NULL, d_g, d_sums_other, err);
+    return APD_OK;
+}
+
+static enum apd_code backward_data(struct cpu_backend *cpu, const struct apd_bn *bn,
+                                   const float *d_g, const double *d_sums, const double *count,
+                                   int batch_stats, float *d_x, struct apd_err *err)
+{
+    const float *src = bn->x, *m = bn->moments;
     struct layout l;
 
-    APD_TRY(cut(cpu, shape, seg, segments, &l, err));
+    APD_TRY(cut(cpu, bn->shape, bn->seg, bn->segments, &l, err));
 #pragma omp parallel for schedule(static) num_threads(cpu_threads_for(cpu, l.tasks *PIECE_PIXELS))
     for (size_t n = 0; n < l.tasks; n++) {
         struct task t = task_of(&l, n);
         int s = t.piece->segment;
         size_t first = row(l.channels, s, 0) + t.channel,
                second = row(l.channels, s, 1) + t.channel;
-        const float *rstd = m + second, *weight = (const float *)gamma[seg[s].set] + t.channel;
+        const float *rstd = m + second;
+        const float *weight = (const float *)bn->gamma[bn->seg[s].set] + t.channel;
         float scale[APD_MAX_BLOCK], mean_g[APD_MAX_BLOCK] = {0}, slope[APD_MAX_BLOCK] = {0};
         struct apd_bn_gradient_lanes p = {m + first, scale, mean_g, slope};
 
@@ -268,9 +290,25 @@ static enum apd_code cpu_bn_backward_data(struct apd_backend *be, struct apd_sha
             slope[k] = (float)(rstd[k] * d_sums[second + k] / count[s]);
         }
         for (int i = 0; i < t.piece->images; i++, t.at += l.image)
-            cpu->simd->bn_backward_data(g + t.at, src + t.at, l.pixels, p, dst + t.at);
+            cpu->simd->bn_backward_data(d_g + t.at, src + t.at, l.pixels, p, d_x + t.at);
     }
     return APD_OK;
+}
+
+static enum apd_code cpu_bn_backward_data(struct apd_backend *be, const struct apd_bn *bn,
+                                          const struct apd_bn *other, const void *d_g,
+                                          const double *d_sums, const double *d_sums_other,
+                                          const double *count, int batch_stats, void *d_x,
+                                          void *d_x_other, struct apd_err *err)
+{
+    struct cpu_backend *cpu = cpu_of(be);
+    int last = d_x == d_g; /* what overwrites d_g comes last */
+
+    if (!last)
+        APD_TRY(backward_data(cpu, bn, d_g, d_sums, count, batch_stats, d_x, err));
+    if (other != NULL)
+        APD_TRY(backward_data(cpu, other, d_g, d_sums_other, count, batch_stats, d_x_other, err));
+    return last ? backward_data(cpu, bn, d_g, d_sums, count, batch_stats, d_x, err) : APD_OK;
 }
 
 static enum apd_code cpu_bn_backward_params(struct apd_backend *be, int c,
@@ -322,6 +360,7 @@ void cpu_bn_ops(struct apd_backend_ops *ops)
     ops->bn_moments = cpu_bn_moments;
     ops->bn_moments_running = cpu_bn_moments_running;
     ops->bn_forward = cpu_bn_forward;
+    ops->relu_mask_bytes = cpu_relu_mask_bytes;
     ops->bn_backward_sums = cpu_bn_backward_sums;
     ops->bn_backward_data = cpu_bn_backward_data;
     ops->bn_backward_params = cpu_bn_backward_params;

@@ -14,9 +14,37 @@ static struct apd_cuda_segments segments_of(const struct apd_segment *seg, int s
     return list;
 }
 
-static struct apd_cuda_sets sets_of(const void *const sets[APD_BN_SETS])
+/* The table's view of a batch norm as the launchers take it, with its place for the segments. */
+struct layer {
+    struct apd_cuda_segments seg;
+    struct apd_cuda_bn bn;
+};
+
+static const struct apd_cuda_bn *view(const struct cuda_backend *cuda, const struct apd_bn *bn,
+                                      struct layer *out)
 {
-    return (struct apd_cuda_sets){{sets[APD_BN_MAIN], sets[APD_BN_AUX]}};
+    if (bn == NULL)
+        return NULL;
+    out->seg = segments_of(bn->seg, bn->segments);
+    out->bn = (struct apd_cuda_bn){.type = cuda->is.type,
+                                   .shape = bn->shape,
+                                   .seg = &out->seg,
+                                   .x = bn->x,
+                                   .moments = bn->moments,
+                                   .gamma = {{bn->gamma[APD_BN_MAIN], bn->gamma[APD_BN_AUX]}},
+                                   .beta = {{bn->beta[APD_BN_MAIN], bn->beta[APD_BN_AUX]}}};
+    return &out->bn;
+}
+
+/* What was added to a batch norm decides with it where the ReLU was 0; alone it can be asked
+ * again. */
+static struct apd_cuda_relu relu_of(const struct apd_relu *relu)
+{
+    if (relu == NULL)
+        return (struct apd_cuda_relu){.by = APD_CUDA_RELU_NONE};
+    if (relu->mask == NULL)
+        return (struct apd_cuda_relu){.by = APD_CUDA_RELU_REMADE};
+    return (struct apd_cuda_relu){APD_CUDA_RELU_MASK, relu->mask};
 }
 
 static enum apd_code scratch_for(struct cuda_backend *cuda, int c, int segments, void **out,
@@ -56,63 +84,78 @@ static enum apd_code cuda_bn_moments_running(struct apd_backend *be, int c,
     return APD_OK;
 }
 
-static enum apd_code cuda_bn_forward(struct apd_backend *be, struct apd_shape shape,
-                                     const struct apd_segment *seg, int segments, const void *x,
-                                     const void *moments, const void *const gamma[APD_BN_SETS],
-                                     const void *const beta[APD_BN_SETS], const void *add, int relu,
-                                     void *y, struct apd_err *err)
+static enum apd_code cuda_bn_forward(struct apd_backend *be, const struct apd_bn *bn,
+                                     const struct apd_bn *other, const void *add, int relu, void *y,
+                                     uint8_t *mask, struct apd_err *err)
 {
     struct cuda_backend *cuda = cuda_of(be);
-    struct apd_cuda_segments list = segments_of(seg, segments);
-    struct apd_cuda_bn bn = {.type = cuda->is.type,
-                             .shape = shape,
-                             .seg = &list,
-                             .x = x,
-                             .moments = moments,
-                             .gamma = sets_of(gamma),
-                             .beta = sets_of(beta)};
+    struct layer at[2];
 
-    CUDA_TRY(apd_cuda_bn_forward(&bn, NULL, add, relu, y, NULL, cuda->stream));
+    CUDA_TRY(apd_cuda_bn_forward(view(cuda, bn, &at[0]), view(cuda, other, &at[1]), add, relu, y,
+                                 mask, cuda->stream));
     return APD_OK;
 }
 
-static enum apd_code cuda_bn_backward_sums(struct apd_backend *be, struct apd_shape shape,
-                                           const struct apd_segment *seg, int segments,
-                                           const void *d_y, const void *d_y2, const void *relu_y,
-                                           const void *x, const void *moments, void *d_g,
-                                           double *d_sums, struct apd_err *err)
+static size_t cuda_relu_mask_bytes(struct apd_backend *be, struct apd_shape shape, int n)
+{
+    return (size_t)n * be->ops->image_elems(be, shape) / APD_CUDA_CHANNELS;
+}
+
+static enum apd_code cuda_bn_backward_sums(struct apd_backend *be, const struct apd_bn *bn,
+                                           const struct apd_bn *other, const struct apd_relu *relu,
+                                           const void *d_y, const void *d_y2, void *d_g,
+                                           double *d_sums, double *d_sums_other,
+                                           struct apd_err *err)
 {
     struct cuda_backend *cuda = cuda_of(be);
-    struct apd_cuda_segments list = segments_of(seg, segments);
-    struct apd_cuda_bn bn = {
-        .type = cuda->is.type, .shape = shape, .seg = &list, .x = x, .moments = moments};
-    struct apd_cuda_relu relu = {relu_y != NULL ? APD_CUDA_RELU_OF_Y : APD_CUDA_RELU_NONE, relu_y};
+    struct apd_cuda_relu by = relu_of(relu);
+    struct layer at[2];
     void *scratch;
 
-    APD_TRY(scratch_for(cuda, shape.c, segments, &scratch, err));
-    CUDA_TRY(apd_cuda_bn_backward_sums(&bn, &relu, d_y, d_y2, d_g, d_sums, NULL, NULL, scratch,
+    APD_TRY(scratch_for(cuda, bn->shape.c, bn->segments, &scratch, err));
+    CUDA_TRY(apd_cuda_bn_backward_sums(view(cuda, bn, &at[0]), &by, d_y, d_y2, d_g, d_sums,
+                                       view(cuda, other, &at[1]), d_sums_other, scratch,
                                        cuda->stream));
     return APD_OK;
 }
 
-static enum apd_code cuda_bn_backward_data(struct apd_backend *be, struct apd_shape shape,
-                                           const struct apd_segment *seg, int segments,
-                                           const void *d_g, const void *x, const void *moments,
-                                           const void *const gamma[APD_BN_SETS],
-                                           const double *d_sums, const double *count,
-                                           int batch_stats, void *d_x, struct apd_err *err)
+static enum apd_code cuda_bn_backward_data(struct apd_backend *be, const struct apd_bn *bn,
+                                           const struct apd_bn *other, const void *d_g,
+                                           const double *d_sums, const double *d_sums_other,
+                                           const double *count, int batch_stats, void *d_x,
+                                           void *d_x_other, struct apd_err *err)
 {
     struct cuda_backend *cuda = cuda_of(be);
-    struct apd_cuda_segments list = segments_of(seg, segments);
-    struct apd_cuda_bn bn = {.type = cuda->is.type,
-                             .shape = shape,
-                             .seg = &list,
-                             .x = x,
-                             .moments = moments,
-                             .gamma = sets_of(gamma)};
+    struct layer at[2];
 
-    CUDA_TRY(apd_cuda_bn_backward_data(&bn, d_g, d_sums, count, batch_stats, d_x, NULL, NULL, NULL,
+    CUDA_TRY(apd_cuda_bn_backward_data(view(cuda, bn, &at[0]), d_g, d_sums, count, batch_stats, d_x,
+                                       view(cuda, other, &at[1]), d_sums_other, d_x_other,
                                        cuda->stream));
+    return APD_OK;
+}
+
+static enum apd_code cuda_bn_pool_forward(struct apd_backend *be, const struct apd_bn *bn,
+                                          void *pooled, uint8_t *which, struct apd_err *err)
+{
+    struct cuda_backend *cuda = cuda_of(be);
+    struct layer at;
+
+    CUDA_TRY(apd_cuda_bn_pool_forward(view(cuda, bn, &at), pooled, which, cuda->stream));
+    return APD_OK;
+}
+
+static enum apd_code cuda_bn_pool_backward_sums(struct apd_backend *be, const struct apd_bn *bn,
+                                                const void *d_y, const void *d_y2,
+                                                const uint8_t *which, void *d_g, double *d_sums,
+                                                struct apd_err *err)
+{
+    struct cuda_backend *cuda = cuda_of(be);
+    struct layer at;
+    void *scratch;
+
+    APD_TRY(scratch_for(cuda, bn->shape.c, bn->segments, &scratch, err));
+    CUDA_TRY(apd_cuda_bn_pool_backward_sums(view(cuda, bn, &at), d_y, d_y2, which, d_g, d_sums,
+                                            scratch, cuda->stream));
     return APD_OK;
 }
 
@@ -144,6 +187,9 @@ void cuda_bn_ops(struct apd_backend_ops *ops)
     ops->bn_moments = cuda_bn_moments;
     ops->bn_moments_running = cuda_bn_moments_running;
     ops->bn_forward = cuda_bn_forward;
+    ops->relu_mask_bytes = cuda_relu_mask_bytes;
+    ops->bn_pool_forward = cuda_bn_pool_forward;
+    ops->bn_pool_backward_sums = cuda_bn_pool_backward_sums;
     ops->bn_backward_sums = cuda_bn_backward_sums;
     ops->bn_backward_data = cuda_bn_backward_data;
     ops->bn_backward_params = cuda_bn_backward_params;

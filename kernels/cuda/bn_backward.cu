@@ -9,8 +9,8 @@
 enum { PLAIN, REMADE, TWO };
 
 template <class T> struct Gradient {
-    const T *d_y, *d_y2, *relu_y;
-    const uint8_t *mask; /* relu_y, mask: NULL if they are not what says it */
+    const T *d_y, *d_y2;
+    const uint8_t *mask; /* NULL if it is not what says it */
 
     __device__ __forceinline__ void at(size_t i, float (&g)[GROUP]) const
     {
@@ -21,14 +21,6 @@ template <class T> struct Gradient {
 #pragma unroll
             for (int k = 0; k < GROUP; k++)
                 g[k] = passing >> k & 1 ? g[k] : 0.0f;
-        }
-        if (relu_y != NULL) {
-            float y[GROUP];
-
-            load<GROUP>(relu_y + i, y);
-#pragma unroll
-            for (int k = 0; k < GROUP; k++)
-                g[k] = y[k] <= 0 ? 0.0f : g[k];
         }
     }
 };
@@ -106,13 +98,8 @@ EMU_KERNEL(k_bn_backward_sums<__nv_bfloat16, TWO>)
 template <class T>
 static Gradient<T> gradient_of(const struct apd_cuda_relu *relu, const void *d_y, const void *d_y2)
 {
-    Gradient<T> g = {static_cast<const T *>(d_y), static_cast<const T *>(d_y2), NULL, NULL};
-
-    if (relu->by == APD_CUDA_RELU_OF_Y)
-        g.relu_y = static_cast<const T *>(relu->from);
-    if (relu->by == APD_CUDA_RELU_MASK)
-        g.mask = static_cast<const uint8_t *>(relu->from);
-    return g;
+    return Gradient<T>{static_cast<const T *>(d_y), static_cast<const T *>(d_y2),
+                       relu->by == APD_CUDA_RELU_MASK ? relu->mask : NULL};
 }
 
 template <class T>

@@ -88,15 +88,14 @@ struct apd_cuda_bn {
 /* How the backward pass knows which elements ReLU let through: those whose y, as stored, is not
  * <= 0. */
 enum apd_cuda_relu_by {
-    APD_CUDA_RELU_NONE,   /* there is no ReLU */
-    APD_CUDA_RELU_MASK,   /* from: the mask that apd_cuda_bn_forward made */
-    APD_CUDA_RELU_REMADE, /* computed again from x: the same bits. Only if nothing was added */
-    APD_CUDA_RELU_OF_Y    /* from: y */
+    APD_CUDA_RELU_NONE,  /* there is no ReLU */
+    APD_CUDA_RELU_MASK,  /* by the mask that apd_cuda_bn_forward made */
+    APD_CUDA_RELU_REMADE /* computed again from x: the same bits. Only if nothing was added */
 };
 
 struct apd_cuda_relu {
     enum apd_cuda_relu_by by;
-    const void *from;
+    const uint8_t *mask;
 };
 
 /* sums[s * stride ...] = {sum x [C], sum x^2 [C]}; stride in doubles, >= 2 C. */

@@ -64,7 +64,9 @@ static enum apd_code ref_bn_moments(struct apd_backend *be, int c, int segments,
             const double *sum = sums + (size_t)s * stride + k;
             double mean, variance;
 
-            if (count[s] <= 0) {
+            if (count[s] < 0)
+                continue;
+            if (count[s] == 0) {
                 out[first] = out[second] = 0;
                 continue;
             }
@@ -92,51 +94,62 @@ static enum apd_code ref_bn_moments_running(struct apd_backend *be, int c, const
     return APD_OK;
 }
 
-static enum apd_code ref_bn_forward(struct apd_backend *be, struct apd_shape shape,
-                                    const struct apd_segment *seg, int segments, const void *x,
-                                    const void *moments, const void *const gamma[APD_BN_SETS],
-                                    const void *const beta[APD_BN_SETS], const void *add, int relu,
-                                    void *y, struct apd_err *err)
+static void forward(const struct apd_bn *bn, const real *add, int relu, real *y)
 {
-    const real *src = x, *more = add, *m = moments;
-    real *dst = y;
+    const struct apd_segment *seg = bn->seg;
+    const real *src = bn->x, *m = bn->moments;
+    struct apd_shape shape = bn->shape;
 
-    (void)be;
-    (void)err;
-    assert(apd_segments_ok(seg, segments, -1));
-    for (int s = 0; s < segments; s++)
+    assert(apd_segments_ok(seg, bn->segments, -1));
+    for (int s = 0; s < bn->segments; s++)
         for (int i = seg[s].first; i < seg[s].first + seg[s].count; i++)
             for (int c = 0; c < shape.c; c++) {
                 double mean = m[row(shape.c, s, 0) + (size_t)c];
                 double rstd = m[row(shape.c, s, 1) + (size_t)c];
-                double g = ((const real *)gamma[seg[s].set])[c];
-                double b = ((const real *)beta[seg[s].set])[c];
+                double g = ((const real *)bn->gamma[seg[s].set])[c];
+                double b = ((const real *)bn->beta[seg[s].set])[c];
                 size_t at = place(shape, i, c);
 
                 for (size_t k = at; k < at + plane(shape); k++) {
                     double v = (src[k] - mean) * rstd * g + b;
 
-                    if (more != NULL)
-                        v += more[k];
-                    dst[k] = (real)(relu && v < 0 ? 0 : v);
+                    if (add != NULL)
+                        v += add[k];
+                    y[k] = (real)(relu && v < 0 ? 0 : v);
                 }
             }
+}
+
+static enum apd_code ref_bn_forward(struct apd_backend *be, const struct apd_bn *bn,
+                                    const struct apd_bn *other, const void *add, int relu, void *y,
+                                    uint8_t *mask, struct apd_err *err)
+{
+    (void)be;
+    (void)mask;
+    (void)err;
+    if (other != NULL)
+        forward(other, NULL, 0, y);
+    forward(bn, other != NULL ? y : add, relu, y);
     return APD_OK;
 }
 
-static enum apd_code ref_bn_backward_sums(struct apd_backend *be, struct apd_shape shape,
-                                          const struct apd_segment *seg, int segments,
-                                          const void *d_y, const void *d_y2, const void *relu_y,
-                                          const void *x, const void *moments, void *d_g,
-                                          double *d_sums, struct apd_err *err)
+static size_t ref_relu_mask_bytes(struct apd_backend *be, struct apd_shape shape, int n)
 {
-    const real *src = x, *m = moments, *first = d_y, *second = d_y2, *y = relu_y;
-    real *g_out = d_g;
-
     (void)be;
-    (void)err;
-    assert(apd_segments_ok(seg, segments, -1));
-    for (int s = 0; s < segments; s++)
+    (void)shape;
+    (void)n;
+    return 0;
+}
+
+static void backward_sums(const struct apd_bn *bn, const real *d_y, const real *d_y2, const real *y,
+                          real *d_g, double *d_sums)
+{
+    const struct apd_segment *seg = bn->seg;
+    const real *src = bn->x, *m = bn->moments;
+    struct apd_shape shape = bn->shape;
+
+    assert(apd_segments_ok(seg, bn->segments, -1));
+    for (int s = 0; s < bn->segments; s++)
         for (int c = 0; c < shape.c; c++) {
             double mean = m[row(shape.c, s, 0) + (size_t)c];
             double rstd = m[row(shape.c, s, 1) + (size_t)c];
@@ -146,13 +159,13 @@ static enum apd_code ref_bn_backward_sums(struct apd_backend *be, struct apd_sha
                 size_t at = place(shape, i, c);
 
                 for (size_t k = at; k < at + plane(shape); k++) {
-                    double g = first[k];
+                    double g = d_y[k];
 
-                    if (second != NULL)
-                        g += second[k];
+                    if (d_y2 != NULL)
+                        g += d_y2[k];
                     if (y != NULL && y[k] <= 0)
                         g = 0;
-                    g_out[k] = (real)g;
+                    d_g[k] = (real)g;
                     sum += g;
                     sum_xhat += g * (src[k] - mean) * rstd;
                 }
@@ -160,35 +173,61 @@ static enum apd_code ref_bn_backward_sums(struct apd_backend *be, struct apd_sha
             d_sums[row(shape.c, s, 0) + (size_t)c] = sum;
             d_sums[row(shape.c, s, 1) + (size_t)c] = sum_xhat;
         }
+}
+
+static enum apd_code ref_bn_backward_sums(struct apd_backend *be, const struct apd_bn *bn,
+                                          const struct apd_bn *other, const struct apd_relu *relu,
+                                          const void *d_y, const void *d_y2, void *d_g,
+                                          double *d_sums, double *d_sums_other, struct apd_err *err)
+{
+    (void)be;
+    (void)err;
+    backward_sums(bn, d_y, d_y2, relu != NULL ? relu->y : NULL, d_g, d_sums);
+    if (other != NULL)
+        backward_sums(other, d_g, NULL, NULL, d_g, d_sums_other);
     return APD_OK;
 }
 
-static enum apd_code ref_bn_backward_data(struct apd_backend *be, struct apd_shape shape,
-                                          const struct apd_segment *seg, int segments,
-                                          const void *d_g, const void *x, const void *moments,
-                                          const void *const gamma[APD_BN_SETS],
-                                          const double *d_sums, const double *count,
-                                          int batch_stats, void *d_x, struct apd_err *err)
+static void backward_data(const struct apd_bn *bn, const real *d_g, const double *d_sums,
+                          const double *count, int batch_stats, real *d_x)
 {
-    const real *g = d_g, *src = x, *m = moments;
-    real *dst = d_x;
+    const struct apd_segment *seg = bn->seg;
+    const real *src = bn->x, *m = bn->moments;
+    struct apd_shape shape = bn->shape;
 
-    (void)be;
-    (void)err;
-    assert(apd_segments_ok(seg, segments, -1));
-    for (int s = 0; s < segments; s++)
+    assert(apd_segments_ok(seg, bn->segments, -1));
+    for (int s = 0; s < bn->segments; s++)
         for (int i = seg[s].first; i < seg[s].first + seg[s].count; i++)
             for (int c = 0; c < shape.c; c++) {
                 size_t k0 = row(shape.c, s, 0) + (size_t)c, k1 = row(shape.c, s, 1) + (size_t)c;
                 double mean = m[k0], rstd = m[k1];
-                double scale = ((const real *)gamma[seg[s].set])[c] * rstd;
+                double scale = ((const real *)bn->gamma[seg[s].set])[c] * rstd;
                 double mean_g = batch_stats ? d_sums[k0] / count[s] : 0;
                 double mean_g_xhat = batch_stats ? d_sums[k1] / count[s] : 0;
                 size_t at = place(shape, i, c);
 
                 for (size_t k = at; k < at + plane(shape); k++)
-                    dst[k] = (real)(scale * (g[k] - mean_g - (src[k] - mean) * rstd * mean_g_xhat));
+                    d_x[k] =
+                        (real)(scale * (d_g[k] - mean_g - (src[k] - mean) * rstd * mean_g_xhat));
             }
+}
+
+static enum apd_code ref_bn_backward_data(struct apd_backend *be, const struct apd_bn *bn,
+                                          const struct apd_bn *other, const void *d_g,
+                                          const double *d_sums, const double *d_sums_other,
+                                          const double *count, int batch_stats, void *d_x,
+                                          void *d_x_other, struct apd_err *err)
+{
+    int last = d_x == d_g; /* what overwrites d_g comes last */
+
+    (void)be;
+    (void)err;
+    if (!last)
+        backward_data(bn, d_g, d_sums, count, batch_stats, d_x);
+    if (other != NULL)
+        backward_data(other, d_g, d_sums_other, count, batch_stats, d_x_other);
+    if (last)
+        backward_data(bn, d_g, d_sums, count, batch_stats, d_x);
     return APD_OK;
 }
 
@@ -239,6 +278,7 @@ void REF(bn_ops)(struct apd_backend_ops *ops)
     ops->bn_moments = ref_bn_moments;
     ops->bn_moments_running = ref_bn_moments_running;
     ops->bn_forward = ref_bn_forward;
+    ops->relu_mask_bytes = ref_relu_mask_bytes;
     ops->bn_backward_sums = ref_bn_backward_sums;
     ops->bn_backward_data = ref_bn_backward_data;
     ops->bn_backward_params = ref_bn_backward_params;

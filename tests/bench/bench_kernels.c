@@ -122,31 +122,39 @@ static void bn_moments(void)
                              1e-5, moments, &err));
 }
 
+static struct apd_bn bn(void)
+{
+    return (struct apd_bn){
+        shape, seg, 2, a, moments, {gamma_beta, gamma_beta}, {gamma_beta, gamma_beta}};
+}
+
 static void bn_forward(void)
 {
-    const void *sets[] = {gamma_beta, gamma_beta};
+    struct apd_bn of = bn();
 
-    MUST(be->ops->bn_forward(be, shape, seg, 2, a, moments, sets, sets, NULL, 1, b, &err));
+    MUST(be->ops->bn_forward(be, &of, NULL, NULL, 1, b, NULL, &err));
 }
 
 static void bn_forward_add(void)
 {
-    const void *sets[] = {gamma_beta, gamma_beta};
+    struct apd_bn of = bn();
 
-    MUST(be->ops->bn_forward(be, shape, seg, 2, a, moments, sets, sets, c, 1, b, &err));
+    MUST(be->ops->bn_forward(be, &of, NULL, c, 1, b, NULL, &err));
 }
 
 static void bn_backward_sums(void)
 {
-    MUST(be->ops->bn_backward_sums(be, shape, seg, 2, c, NULL, b, a, moments, c, sums, &err));
+    const struct apd_relu relu = {.y = b};
+    struct apd_bn of = bn();
+
+    MUST(be->ops->bn_backward_sums(be, &of, NULL, &relu, c, NULL, c, sums, NULL, &err));
 }
 
 static void bn_backward_data(void)
 {
-    const void *sets[] = {gamma_beta, gamma_beta};
+    struct apd_bn of = bn();
 
-    MUST(
-        be->ops->bn_backward_data(be, shape, seg, 2, c, a, moments, sets, sums, count, 1, c, &err));
+    MUST(be->ops->bn_backward_data(be, &of, NULL, c, sums, NULL, count, 1, c, NULL, &err));
 }
 
 static double bench_bn(struct apd_shape s)

@@ -210,10 +210,10 @@ static void check_forward(struct layer *l)
     record(l->y, bytes);
 }
 
-/* Whatever says where ReLU let values through, the bits are the same. */
-static void check_relus(const struct layer *l)
+/* Remade from x, ReLU lets through what the mask says, to the bit. */
+static void check_remade(const struct layer *l)
 {
-    static const enum apd_cuda_relu_by ways[] = {APD_CUDA_RELU_OF_Y, APD_CUDA_RELU_REMADE};
+    const struct apd_cuda_relu relu = {APD_CUDA_RELU_REMADE, NULL};
     const struct bn_case *k = l->k;
     size_t bytes = activation_elems(k->shape, k->n) * elem_bytes(k->type);
     size_t sums = (size_t)k->seg.count * 2 * (size_t)l->wide;
@@ -221,15 +221,11 @@ static void check_relus(const struct layer *l)
     void *d_g = memory(bytes);
     double *d_sums = doubles(sums);
 
-    for (int way = 0; way < (k->add ? 1 : 2); way++) {
-        struct apd_cuda_relu relu = {ways[way], way == 0 ? l->y : NULL};
-
-        memset(d_g, 0xff, bytes);
-        OK(apd_cuda_bn_backward_sums(&bn, &relu, l->d_y, k->second ? l->d_y2 : NULL, d_g, d_sums,
-                                     NULL, NULL, l->scratch, NULL));
-        assert_memory_equal(d_g, l->d_g, bytes);
-        assert_memory_equal(d_sums, l->d_sums, sums * sizeof *d_sums);
-    }
+    memset(d_g, 0xff, bytes);
+    OK(apd_cuda_bn_backward_sums(&bn, &relu, l->d_y, k->second ? l->d_y2 : NULL, d_g, d_sums, NULL,
+                                 NULL, l->scratch, NULL));
+    assert_memory_equal(d_g, l->d_g, bytes);
+    assert_memory_equal(d_sums, l->d_sums, sums * sizeof *d_sums);
 }
 
 static void check_backward_sums(struct layer *l)
@@ -242,8 +238,8 @@ static void check_backward_sums(struct layer *l)
 
     OK(apd_cuda_bn_backward_sums(&bn, &relu, l->d_y, k->second ? l->d_y2 : NULL, l->d_g, l->d_sums,
                                  NULL, NULL, l->scratch, NULL));
-    if (k->relu)
-        check_relus(l);
+    if (k->relu && !k->add)
+        check_remade(l);
     EACH_CHANNEL(l, s, c)
     {
         const float *m = l->moments + (size_t)s * 2 * (size_t)l->wide;

@@ -254,13 +254,13 @@ int compare_moments(const char *what, int c, int segments, struct both x, double
     return compare_rows(what, c, (size_t)segments * 2, host, tolerance);
 }
 
-void copy_from_ref(struct apd_shape shape, int n, struct both x)
+void copy_to_ref(struct apd_shape shape, int n, struct both x)
 {
     float *nchw = floats((size_t)n * apd_shape_elems(shape));
 
-    OK(backend[REF]->ops->activation_export(backend[REF], shape, n, x.at[REF], nchw, &err));
-    OK(backend[TESTED]->ops->activation_import(backend[TESTED], shape, n, nchw, x.at[TESTED],
+    OK(backend[TESTED]->ops->activation_export(backend[TESTED], shape, n, x.at[TESTED], nchw,
                                                &err));
+    OK(backend[REF]->ops->activation_import(backend[REF], shape, n, nchw, x.at[REF], &err));
 }
 
 int check_padding(const char *what, struct apd_shape shape, int n, struct both x)

@@ -77,8 +77,8 @@ int compare_sums(const char *what, int c, int segments, struct both x, double to
 /* [segments][2][C] elements. */
 int compare_moments(const char *what, int c, int segments, struct both x, double tolerance);
 
-/* Makes the tested backend's tensor equal to the reference's. */
-void copy_from_ref(struct apd_shape shape, int n, struct both x);
+/* Makes the reference's tensor equal to the tested backend's. */
+void copy_to_ref(struct apd_shape shape, int n, struct both x);
 
 /* Whether the tested backend's tensor survives export and import bit by bit: padding is zero. */
 int check_padding(const char *what, struct apd_shape shape, int n, struct both x);
@@ -93,6 +93,8 @@ int segment_lists(int n, struct segments out[4]);
 /* ---- the checks ---- */
 int check_conv(const struct apd_conv_shape *shape, int n, double tolerance);
 int check_bn(struct apd_shape shape, int n, const struct segments *s, int in_place);
+/* The tested backend's fused batch norm, ReLU and pool against its operations one by one. */
+int check_bn_pool(struct apd_shape shape, int n, const struct segments *s);
 /* check_bn of a tested backend with a mistake: what it finds, and nothing without the mistake. */
 int check_wrong_bn(void);
 int check_maxpool(struct apd_shape shape, int n);

@@ -58,6 +58,17 @@ static void batch_norm_matches_reference(void **state)
     }
 }
 
+static void fused_batch_norm_and_pool_is_that_of_one_by_one(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        struct segments lists[4];
+
+        for (int k = segment_lists(5, lists) - 1; k >= 0; k--)
+            assert_int_equal(check_bn_pool(shapes[i], 5, &lists[k]), 0);
+    }
+}
+
 static void pools_match_reference(void **state)
 {
     (void)state;
@@ -184,6 +195,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(convolutions_match_reference),
         cmocka_unit_test(groups_of_few_channels_are_refused),
         cmocka_unit_test(batch_norm_matches_reference),
+        cmocka_unit_test(fused_batch_norm_and_pool_is_that_of_one_by_one),
         cmocka_unit_test(pools_match_reference),
         cmocka_unit_test(classifier_matches_reference),
         cmocka_unit_test(loss_matches_reference),

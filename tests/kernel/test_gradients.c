@@ -151,14 +151,24 @@ static void bn_moments_of(struct bn_case *c)
                                            c->moments + s * 2 * c->shape.c, &err));
 }
 
+static struct apd_bn bn_of(const struct bn_case *c)
+{
+    return (struct apd_bn){c->shape,
+                           c->seg,
+                           c->segments,
+                           c->x,
+                           c->moments,
+                           {c->gamma[0], c->gamma[1]},
+                           {c->beta[0], c->beta[1]}};
+}
+
 static double bn_loss(void *arg)
 {
     struct bn_case *c = arg;
-    const void *gamma[] = {c->gamma[0], c->gamma[1]}, *beta[] = {c->beta[0], c->beta[1]};
+    struct apd_bn bn = bn_of(c);
 
     bn_moments_of(c);
-    OK(be->ops->bn_forward(be, c->shape, c->seg, c->segments, c->x, c->moments, gamma, beta, c->add,
-                           c->relu, c->y, &err));
+    OK(be->ops->bn_forward(be, &bn, NULL, c->add, c->relu, c->y, NULL, &err));
     return dot(c->y, c->r, c->elems);
 }
 
@@ -207,17 +217,18 @@ static void keep_off_the_kink(struct bn_case *c)
 static void check_bn_case(int relu, int batch_stats)
 {
     struct bn_case *c = make_bn_case(relu, batch_stats);
-    const void *gamma[] = {c->gamma[0], c->gamma[1]};
+    const struct apd_relu after = {.y = c->y};
+    struct apd_bn bn = bn_of(c);
     double d_gamma[APD_BN_SETS][8] = {{0}}, d_beta[APD_BN_SETS][8] = {{0}}, d_sums[3 * 2 * 8];
     void *d_gammas[] = {d_gamma[0], d_gamma[1]}, *d_betas[] = {d_beta[0], d_beta[1]};
     double *d_g = calloc(MOST, sizeof *d_g), *d_x = calloc(MOST, sizeof *d_x);
 
     assert_true(d_g != NULL && d_x != NULL);
     keep_off_the_kink(c);
-    OK(be->ops->bn_backward_sums(be, c->shape, c->seg, c->segments, c->r, NULL, relu ? c->y : NULL,
-                                 c->x, c->moments, d_g, d_sums, &err));
-    OK(be->ops->bn_backward_data(be, c->shape, c->seg, c->segments, d_g, c->x, c->moments, gamma,
-                                 d_sums, c->count, batch_stats, d_x, &err));
+    OK(be->ops->bn_backward_sums(be, &bn, NULL, relu ? &after : NULL, c->r, NULL, d_g, d_sums, NULL,
+                                 &err));
+    OK(be->ops->bn_backward_data(be, &bn, NULL, d_g, d_sums, NULL, c->count, batch_stats, d_x, NULL,
+                                 &err));
     OK(be->ops->bn_backward_params(be, c->shape.c, c->seg, c->segments, d_sums, d_gammas, d_betas,
                                    &err));
     check_gradient("bn d_x", bn_loss, c, c->x, d_x, c->elems);

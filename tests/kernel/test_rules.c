@@ -200,7 +200,7 @@ static void nan_passes_through_relu_and_max_pool(void **state)
         size_t c = be->ops->channel_elems(be, 1), elems = be->ops->image_elems(be, shape);
         float out[9], *mem = NULL;
         void *which = NULL, *device = NULL;
-        const void *gamma[2], *beta[2];
+        struct apd_bn bn = {.shape = shape, .seg = &seg, .segments = 1};
 
         OK(be->ops->alloc(be, 2 * elems * sizeof *mem, &device, &err));
         OK(be->ops->alloc(be, elems, &which, &err));
@@ -211,10 +211,11 @@ static void nan_passes_through_relu_and_max_pool(void **state)
         assert_true(isnan(out[0]) && out[1] == 5 && isnan(out[2]) && out[3] == 8);
 
         OK(be->ops->alloc(be, 4 * c * sizeof *mem, &device, &err));
-        gamma[0] = gamma[1] = (float *)device + 2 * c;
-        beta[0] = beta[1] = (float *)device + 3 * c;
-        OK(be->ops->bn_forward(be, shape, &seg, 1, mem, device, gamma, beta, NULL, 1, mem + elems,
-                               &err));
+        bn.x = mem;
+        bn.moments = device;
+        bn.gamma[0] = bn.gamma[1] = (float *)device + 2 * c;
+        bn.beta[0] = bn.beta[1] = (float *)device + 3 * c;
+        OK(be->ops->bn_forward(be, &bn, NULL, NULL, 1, mem + elems, NULL, &err));
         OK(be->ops->activation_export(be, shape, 1, mem + elems, out, &err));
         assert_true(isnan(out[3]) && out[0] == 0);
         be->ops->free(be, mem);

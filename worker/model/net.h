@@ -11,11 +11,13 @@
 #include "worker/model/arch.h"
 #include "worker/model/params.h"
 
-/* Pools the batch statistics of main segments over lanes and workers (bn.sync: full). */
+/* Pools the batch statistics of main segments over lanes and workers (bn.sync: full). What is
+ * called between start() and finish() goes on beside the sum. */
 struct apd_bn_pool {
-    /* sums (device doubles [segments][2][C]): main segments get the total over all lanes. */
-    enum apd_code (*pool)(void *ctx, const struct apd_segment *seg, int segments, size_t c,
-                          double *sums, struct apd_err *err);
+    /* Begins the sum of the rows (device, [rows][n]), and of it over the workers, in the first row.
+     */
+    enum apd_code (*start)(void *ctx, double *sums, int rows, size_t n, struct apd_err *err);
+    enum apd_code (*finish)(void *ctx, struct apd_err *err);
     void *ctx;
     double images; /* main images over all lanes */
 };
