@@ -177,9 +177,11 @@ struct apd_backend_ops {
     enum apd_code (*conv_backward_weights)(struct apd_backend *be, struct apd_conv *conv, int n,
                                            const void *src, const void *d_dst, void *d_w,
                                            struct apd_err *err);
-    /* To be called after any change of any weights; copies in other layouts are made anew at need.
-     */
-    void (*weights_changed)(struct apd_backend *be);
+    /* weights[n] (device) hold what the operations of convolution and classifier are given as w
+     * from now on, and may have changed other than by sgd(), which needs no telling: copies in
+     * other layouts and types are made anew. */
+    enum apd_code (*weights_changed)(struct apd_backend *be, const void *weights, size_t n,
+                                     struct apd_err *err);
 
     /* ---- batch norm over segments ----
      * C = channel_elems(c). sums: device doubles, [2][C] of segment s from s * stride on, stride >=

@@ -168,7 +168,6 @@ static enum apd_code update_weights(struct apd_step *step, double lr, struct apd
                                        apd_at(params, params->weights, range.first),
                                        apd_at(params, params->momentum, range.first), err));
     }
-    step->be->ops->weights_changed(step->be);
     return APD_OK;
 }
 

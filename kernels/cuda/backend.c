@@ -128,6 +128,7 @@ static void fill_table(struct cuda_backend *cuda)
     ops->mark = cuda_mark;
     cuda_memory_ops(ops);
     cuda_conv_ops(ops);
+    cuda_weights_ops(ops);
     cuda_bn_ops(ops);
     cuda_head_ops(ops);
     cuda_image_ops(ops);

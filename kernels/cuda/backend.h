@@ -11,6 +11,7 @@ enum cuda_buffer {
     CUDA_WORKSPACE, /* cuDNN's */
     CUDA_SCRATCH,   /* of the kernels' reductions */
     CUDA_IMAGES,    /* a batch of images, or their gradient, as an activation */
+    CUDA_WEIGHTS,   /* the weights in T */
     CUDA_D_WEIGHTS, /* a fresh weight gradient in T */
     CUDA_ARGUMENTS, /* arrays that came with a call: sample numbers, partners, rows */
     CUDA_ROWS_IN,   /* the classifier's operands in T */
@@ -47,7 +48,9 @@ struct cuda_backend {
         size_t bytes;
     } buffer[CUDA_BUFFERS];
     struct cuda_outgrown *outgrown;
-    int recordings; /* that exist */
+    int recordings;      /* that exist */
+    const void *weights; /* whose copy in T CUDA_WEIGHTS is */
+    size_t weights_bytes;
     struct cuda_ring ring;
     char *bounce; /* pinned: downloads go through it */
     cudaEvent_t downloaded, staged, stage_free[2];
@@ -86,8 +89,13 @@ APD_MUST_USE enum apd_code cuda_run_plan(struct cuda_backend *cuda,
                                          const struct apd_dnn_problem *problem, const void *x,
                                          const void *w, const void *y, struct apd_err *err);
 
+/* Weights w as the convolutions compute with them: their copy in T, or w itself in float. */
+APD_MUST_USE enum apd_code cuda_weights(struct cuda_backend *cuda, const void *w, const void **out,
+                                        struct apd_err *err);
+
 void cuda_memory_ops(struct apd_backend_ops *ops);
 void cuda_conv_ops(struct apd_backend_ops *ops);
+void cuda_weights_ops(struct apd_backend_ops *ops);
 void cuda_bn_ops(struct apd_backend_ops *ops);
 void cuda_head_ops(struct apd_backend_ops *ops);
 void cuda_image_ops(struct apd_backend_ops *ops);

@@ -110,13 +110,6 @@ static enum apd_code cuda_add_activations(struct apd_backend *be, size_t n, cons
     return APD_OK;
 }
 
-static enum apd_code cuda_sgd(struct apd_backend *be, size_t n, const struct apd_sgd *sgd,
-                              const void *d_w, void *w, void *m, struct apd_err *err)
-{
-    CUDA_TRY(apd_cuda_sgd(n, sgd, d_w, w, m, cuda_of(be)->stream));
-    return APD_OK;
-}
-
 static enum apd_code cuda_average(struct apd_backend *be, size_t n, double decay, const void *x,
                                   void *a, struct apd_err *err)
 {
@@ -140,7 +133,6 @@ void cuda_flat_ops(struct apd_backend_ops *ops)
     ops->add = cuda_add;
     ops->add_doubles = cuda_add_doubles;
     ops->add_activations = cuda_add_activations;
-    ops->sgd = cuda_sgd;
     ops->average = cuda_average;
     ops->nonfinite = cuda_nonfinite;
 }

@@ -130,9 +130,10 @@ def test_missing_wait_is_noticed(data, workdir):
 
 def test_kill_and_drain_end_bitwise_where_an_undisturbed_run_ends(data, workdir):
     straight = support.state_of(train(workdir, data, "straight", workers=2, cuda={"precision": "fp16"},
-                                      train={**CONFIG["train"], "max_steps": 12}))
+                                      optim={"ema_decay": 0.9}, train={**CONFIG["train"], "max_steps": 12}))
     config = support.write_config(workdir / "killed.yaml", data,
                                   **support.merged(CONFIG, {"cuda": {"precision": "fp16"},
+                                                            "optim": {"ema_decay": 0.9},
                                                             "train": {"max_steps": 12},
                                                             "eval": {"batch": 20},
                                                             "checkpoint": {"every_s": 0.01}}))

@@ -55,6 +55,7 @@ int check_linear(int n, int in, int out)
     struct both d_b = make_plain_result((size_t)out);
     int bad;
 
+    ON_BOTH(ops->weights_changed(be, w.at[b], ws, &err));
     ON_BOTH(ops->linear_forward(be, n, in, out, x.at[b], w.at[b], bias.at[b], y.at[b], &err));
     bad = compare_plain("linear_forward", ys, y, 1e-5);
     ON_BOTH(ops->linear_backward_data(be, n, in, out, d_y.at[b], w.at[b], d_x.at[b], &err));

@@ -71,6 +71,7 @@ static void classifier_matches_reference(void **state)
     (void)state;
     assert_int_equal(check_linear(1, 1, 2), 0);
     assert_int_equal(check_linear(5, 33, 10), 0);
+    assert_int_equal(check_linear(5, 64, 24), 0);
     assert_int_equal(check_linear(7, 129, 101), 0);
 }
 
@@ -123,6 +124,7 @@ static void a_recording_goes_on_after_a_larger_batch(void **state)
     assert_int_equal(ops->alloc(be, dst_bytes, &dst, &err), APD_OK);
     assert_int_equal(ops->upload_floats(be, src, host, sizeof host / sizeof *host, &err), APD_OK);
     assert_int_equal(ops->conv_import(be, conv, host, w, &err), APD_OK);
+    assert_int_equal(ops->weights_changed(be, w, ops->conv_weight_elems(conv), &err), APD_OK);
     assert_int_equal(ops->conv_prepare(be, conv, SMALL, 0, &err), APD_OK);
     assert_int_equal(ops->conv_forward(be, conv, SMALL, src, w, dst, &err), APD_OK);
     assert_int_equal(
@@ -176,6 +178,56 @@ static void swapped_buffers_are_caught(void **state)
     assert_true(bad > 0);
 }
 
+/* The backend sees the step on other weights than it was told of. */
+static enum apd_code sgd_elsewhere(struct apd_backend *be, size_t n, const struct apd_sgd *sgd,
+                                   const void *d_w, void *w, void *m, struct apd_err *err)
+{
+    size_t bytes = n * be->elem_bytes;
+    void *elsewhere;
+
+    APD_TRY(right_ops->alloc(be, bytes, &elsewhere, err));
+    APD_TRY(right_ops->copy(be, elsewhere, w, bytes, err));
+    APD_TRY(right_ops->sgd(be, n, sgd, d_w, elsewhere, m, err));
+    APD_TRY(right_ops->copy(be, w, elsewhere, bytes, err));
+    right_ops->free(be, elsewhere);
+    return APD_OK;
+}
+
+static void a_stale_copy_of_weights_is_caught(void **state)
+{
+    struct apd_backend_ops wrong = *backend[TESTED]->ops;
+    int bad;
+
+    (void)state;
+    if (backend[TESTED]->act_bytes == backend[TESTED]->elem_bytes)
+        skip(); /* there is no copy */
+    right_ops = backend[TESTED]->ops;
+    wrong.sgd = sgd_elsewhere;
+    backend[TESTED]->ops = &wrong;
+    bad = check_conv(&convs[0].shape, convs[0].n, 1e-5);
+    backend[TESTED]->ops = right_ops;
+    assert_true(bad > 0);
+}
+
+static void weights_without_a_copy_are_a_bug(void **state)
+{
+    struct apd_backend *be = backend[TESTED];
+    const struct apd_backend_ops *ops = be->ops;
+    struct apd_conv *conv = NULL;
+    struct apd_err err = {0};
+    void *w;
+
+    (void)state;
+    if (be->act_bytes == be->elem_bytes)
+        skip();
+    assert_int_equal(ops->conv_create(be, &convs[0].shape, &conv, &err), APD_OK);
+    assert_int_equal(ops->alloc(be, 2 * sizeof(float), &w, &err), APD_OK);
+    assert_int_equal(ops->weights_changed(be, w, 1, &err), APD_OK);
+    assert_int_equal(ops->conv_forward(be, conv, 1, w, (float *)w + 1, w, &err), APD_BUG);
+    ops->conv_destroy(be, &conv);
+    ops->free(be, w);
+}
+
 int main(int argc, char **argv)
 {
     const char *precision = argc > 1 ? argv[1] : "fp32";
@@ -192,6 +244,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_recording_goes_on_after_a_larger_batch),
         cmocka_unit_test(a_wrong_operation_is_caught),
         cmocka_unit_test(swapped_buffers_are_caught),
+        cmocka_unit_test(a_stale_copy_of_weights_is_caught),
+        cmocka_unit_test(weights_without_a_copy_are_a_bug),
     };
     struct apd_err err = {0};
     int failed;
