@@ -146,6 +146,7 @@ int check_images(int n, size_t pixels)
     int32_t index[16];
     struct apd_noise noise = {sample, epoch, 0x123456789ABCDEFu, APD_RNG_NOISE, 0.05};
     struct both x = make_plain_result(elems), noisy = make_plain_result(elems);
+    const void *staged[BOTH];
     struct both d_x, next = make_plain_result(elems), rows = make_plain_result(elems);
     float *gradient = random_floats(elems);
     int bad;
@@ -162,12 +163,13 @@ int check_images(int n, size_t pixels)
         index[i] = (int32_t)random_below((uint32_t)n);
     }
     d_x = make_plain(elems, gradient);
-    ON_BOTH(ops->input_pack(be, n, pixels, bytes, NULL, x.at[b], noisy.at[b], &err));
+    ON_BOTH(ops->stage(be, bytes, elems, &staged[b], &err));
+    ON_BOTH(ops->input_pack(be, n, pixels, staged[b], NULL, x.at[b], noisy.at[b], &err));
     bad = compare_plain("input_pack, no noise", elems, noisy, 0);
-    ON_BOTH(ops->input_pack(be, n, pixels, bytes, &noise, x.at[b], noisy.at[b], &err));
+    ON_BOTH(ops->input_pack(be, n, pixels, staged[b], &noise, x.at[b], noisy.at[b], &err));
     bad += compare_plain("input_pack", elems, x, 0);
     bad += compare_plain("input_pack, noise", elems, noisy, 0);
-    ON_BOTH(ops->input_pack(be, n, pixels, bytes, NULL, x.at[b], NULL, &err));
+    ON_BOTH(ops->input_pack(be, n, pixels, staged[b], NULL, x.at[b], NULL, &err));
     for (int down = 0; down < 2; down++) {
         ON_BOTH(ops->attack_step(be, elems, x.at[b], noisy.at[b], d_x.at[b], down ? -0.03 : 0.03,
                                  0.04, next.at[b], &err));
