@@ -37,6 +37,12 @@ struct cuda_ring {
     cudaEvent_t done[2]; /* copies out of a half */
 };
 
+/* Where stage() copies to. */
+struct cuda_slot {
+    cudaEvent_t copied, read; /* the newest copy into it; the newest input_pack() of it */
+    int is_new;               /* nothing waits for the copy yet */
+};
+
 struct cuda_backend {
     struct apd_backend base;
     struct apd_backend_ops ops;
@@ -53,8 +59,9 @@ struct cuda_backend {
     size_t weights_bytes;
     struct cuda_ring ring;
     char *bounce; /* pinned: downloads go through it */
-    cudaEvent_t downloaded, staged, stage_free[2];
-    int stage;     /* the next slot */
+    cudaEvent_t downloaded;
+    struct cuda_slot slot[2];
+    int next_slot;
     int marked;    /* a profiler's range is open */
     int recording; /* between record_begin and record_end */
     size_t held_bytes;
@@ -93,7 +100,14 @@ APD_MUST_USE enum apd_code cuda_run_plan(struct cuda_backend *cuda,
 APD_MUST_USE enum apd_code cuda_weights(struct cuda_backend *cuda, const void *w, const void **out,
                                         struct apd_err *err);
 
+/* Around what reads `bytes`, which may be those of stage(). */
+APD_MUST_USE enum apd_code cuda_stage_read_begin(struct cuda_backend *cuda, const uint8_t *bytes,
+                                                 struct apd_err *err);
+APD_MUST_USE enum apd_code cuda_stage_read_end(struct cuda_backend *cuda, const uint8_t *bytes,
+                                               struct apd_err *err);
+
 void cuda_memory_ops(struct apd_backend_ops *ops);
+void cuda_stage_ops(struct apd_backend_ops *ops);
 void cuda_conv_ops(struct apd_backend_ops *ops);
 void cuda_weights_ops(struct apd_backend_ops *ops);
 void cuda_bn_ops(struct apd_backend_ops *ops);

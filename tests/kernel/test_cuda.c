@@ -148,6 +148,30 @@ static void a_recording_goes_on_after_a_larger_batch(void **state)
     ops->free(be, dst);
 }
 
+/* In the order of training: the next images set out before these are read, and nobody waits. */
+static void staged_images_are_those_of_their_call(void **state)
+{
+    enum { STEPS = 40, BYTES = 1024 };
+    static uint8_t host[STEPS + 1][BYTES];
+    struct both x = make_plain_result((size_t)STEPS * BYTES);
+    const void *staged[2][BOTH];
+
+    (void)state;
+    for (int k = 0; k <= STEPS; k++)
+        for (int i = 0; i < BYTES; i++)
+            host[k][i] = (uint8_t)random_below(256);
+    OK(backend[TESTED]->ops->pin(backend[TESTED], host, sizeof host, &err));
+    ON_BOTH(ops->stage(be, host[0], BYTES, &staged[0][b], &err));
+    for (int k = 0; k < STEPS; k++) {
+        ON_BOTH(ops->stage(be, host[k + 1], BYTES, &staged[(k + 1) % 2][b], &err));
+        ON_BOTH(ops->input_pack(be, 1, BYTES, staged[k % 2][b], NULL,
+                                (float *)x.at[b] + (size_t)k * BYTES, NULL, &err));
+    }
+    assert_int_equal(compare_plain("staged", (size_t)STEPS * BYTES, x, 0), 0);
+    backend[TESTED]->ops->unpin(backend[TESTED], host);
+    release();
+}
+
 static const struct apd_backend_ops *right_ops;
 
 static void a_wrong_operation_is_caught(void **state)
@@ -240,6 +264,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(classifier_matches_reference),
         cmocka_unit_test(loss_matches_reference),
         cmocka_unit_test(images_match_reference),
+        cmocka_unit_test(staged_images_are_those_of_their_call),
         cmocka_unit_test(flat_arrays_match_reference),
         cmocka_unit_test(a_recording_goes_on_after_a_larger_batch),
         cmocka_unit_test(a_wrong_operation_is_caught),
