@@ -154,7 +154,9 @@ struct apd_backend_ops {
     enum apd_code (*copy)(struct apd_backend *be, void *dst, const void *src, size_t bytes,
                           struct apd_err *err);
     /* Host memory for input_pack(): *out_device may be given to it until the second next stage().
-     * The host's memory has to stay as it is until a download() that comes later. */
+     * Only input_pack() waits for the copy, which may go on beside what was called before and
+     * after. The host's memory has to stay as it is until a download() after an input_pack() of
+     * it, or until unpin(). */
     enum apd_code (*stage)(struct apd_backend *be, const void *host, size_t bytes,
                            const void **out_device, struct apd_err *err);
     /* Host memory that stage() will be given often: copies from it go on beside other work. Both
@@ -193,9 +195,11 @@ struct apd_backend_ops {
     enum apd_code (*conv_backward_weights)(struct apd_backend *be, struct apd_conv *conv, int n,
                                            const void *src, const void *d_dst, void *d_w,
                                            struct apd_err *err);
-    /* To be called after any change of any weights; copies in other layouts are made anew at need.
-     */
-    void (*weights_changed)(struct apd_backend *be);
+    /* weights[n] (device) hold what the operations of convolution and classifier are given as w
+     * from now on, and may have changed other than by sgd(), which needs no telling: copies in
+     * other layouts and types are made anew. */
+    enum apd_code (*weights_changed)(struct apd_backend *be, const void *weights, size_t n,
+                                     struct apd_err *err);
 
     /* ---- batch norm over segments ----
      * C = channel_elems(c). sums: device doubles, [2][C] of segment s from s * stride on, stride >=
@@ -297,9 +301,9 @@ struct apd_backend_ops {
                                 int segments, double *loss, void *d_logits, struct apd_err *err);
 
     /* ---- images ---- */
-    /* x = pixel / 127.5 - 1 from bytes [n][pixels] (of stage()); noisy = x + delta if noise !=
-     * NULL, else noisy = x. noisy may be NULL. pixels: per image; block of the stream = pixel / 4.
-     */
+    /* x = pixel / 127.5 - 1 from bytes [n][pixels] (device, of stage() or not); noisy = x + delta
+     * if noise != NULL, else noisy = x. noisy may be NULL. pixels: per image; block of the stream =
+     * pixel / 4. */
     enum apd_code (*input_pack)(struct apd_backend *be, int n, size_t pixels, const uint8_t *bytes,
                                 const struct apd_noise *noise, void *x, void *noisy,
                                 struct apd_err *err);

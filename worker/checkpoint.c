@@ -337,7 +337,7 @@ static enum apd_code load_items(const struct apd_safetensors *file, const char *
         if ((source == WHOLE || items[i].part == MODEL) &&
             !(but_classifier && is_classifier(&items[i])))
             APD_GO(load_item(file, path, params, &items[i], source, values, err));
-    params->be->ops->weights_changed(params->be);
+    rc = apd_params_changed(params, err);
 done:
     free(items);
     free(values);

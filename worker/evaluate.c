@@ -33,9 +33,9 @@ struct bench {
     void *x, *at, *d_x; /* device, [batch] */
     int32_t *label;     /* device */
     void *weight;       /* device */
+    void *d_bytes;      /* device, [batch] */
     double *d_loss;     /* device, [batch][APD_LOSS_DOUBLES] */
     uint8_t *bytes;     /* host, [batch] */
-    const void *staged; /* device, the batch's bytes */
     double *h_loss;     /* host, like d_loss */
     int32_t *host_label;
     float *host_weight;
@@ -49,8 +49,8 @@ struct bench {
 
 static void free_bench(struct bench *bench)
 {
-    void *const device[] = {bench->x,     bench->at,     bench->d_x,
-                            bench->label, bench->weight, bench->d_loss};
+    void *const device[] = {bench->x,      bench->at,      bench->d_x,   bench->label,
+                            bench->weight, bench->d_bytes, bench->d_loss};
 
     for (size_t i = 0; i < sizeof device / sizeof *device; i++)
         if (device[i] != NULL)
@@ -88,6 +88,7 @@ static enum apd_code make_bench(const struct apd_evaluation *ev, struct bench *b
     APD_TRY(be->ops->alloc(be, n * image, &bench->d_x, err));
     APD_TRY(be->ops->alloc(be, n * sizeof(int32_t), (void **)&bench->label, err));
     APD_TRY(be->ops->alloc(be, n * be->elem_bytes, &bench->weight, err));
+    APD_TRY(be->ops->alloc(be, n * bench->pixels, &bench->d_bytes, err));
     APD_TRY(
         be->ops->alloc(be, n * APD_LOSS_DOUBLES * sizeof(double), (void **)&bench->d_loss, err));
     bench->bytes = malloc(n * bench->pixels);
@@ -145,7 +146,7 @@ static enum apd_code read_batch(struct bench *bench, uint64_t first, int count, 
         else
             memset(pixels, 0, bench->pixels);
     }
-    APD_TRY(ops->stage(bench->be, bench->bytes, n * bench->pixels, &bench->staged, err));
+    APD_TRY(ops->upload(bench->be, bench->d_bytes, bench->bytes, n * bench->pixels, err));
     APD_TRY(ops->upload(bench->be, bench->label, bench->host_label, n * sizeof(int32_t), err));
     return ops->upload_floats(bench->be, bench->weight, bench->host_weight, n, err);
 }
@@ -162,7 +163,7 @@ static enum apd_code start_batch(struct bench *bench, int restart, struct apd_er
 
     for (int i = 0; i < ev->batch; i++)
         bench->restart[i] = (uint32_t)restart;
-    return bench->be->ops->input_pack(bench->be, ev->batch, bench->pixels, bench->staged,
+    return bench->be->ops->input_pack(bench->be, ev->batch, bench->pixels, bench->d_bytes,
                                       ev->attack_steps > 0 ? &noise : NULL, bench->x, bench->at,
                                       err);
 }

@@ -171,7 +171,6 @@ static enum apd_code update_weights(struct apd_step *step, double lr, struct apd
                                        apd_at(params, params->weights, range.first),
                                        apd_at(params, params->momentum, range.first), err));
     }
-    step->be->ops->weights_changed(step->be);
     return APD_OK;
 }
 
@@ -213,6 +212,26 @@ static enum apd_code train_lanes(struct apd_step *step, const struct apd_step_da
     return APD_OK;
 }
 
+static enum apd_code stage(struct apd_step *step, const struct apd_step_data *data,
+                           const uint8_t **out, struct apd_err *err)
+{
+    return step->be->ops->stage(step->be, data->pixels,
+                                (size_t)step->lane_count * data->lane_batch * step->pixels,
+                                (const void **)out, err);
+}
+
+/* The next step's images set out while this one computes. What fails here is not used, and fails
+ * again in the step that needs it. */
+static void look_ahead(struct apd_step *step)
+{
+    const struct apd_step_data *data = step->next != NULL ? step->next(step->ctx) : NULL;
+    struct apd_err ignored;
+
+    if (data == NULL || stage(step, data, &step->ahead, &ignored) != APD_OK)
+        step->ahead = NULL;
+    step->ahead_number = step->number + 1;
+}
+
 static enum apd_code start_step(struct apd_step *step, const struct apd_step_data *data,
                                 uint64_t number, struct apd_err *err)
 {
@@ -220,9 +239,10 @@ static enum apd_code start_step(struct apd_step *step, const struct apd_step_dat
 
     step->number = number;
     apd_tally_receipts(step->tally, data, (uint32_t)(number * batch / step->samples));
-    APD_TRY(step->be->ops->stage(step->be, data->pixels,
-                                 (size_t)step->lane_count * data->lane_batch * step->pixels,
-                                 (const void **)&step->staged, err));
+    if (step->ahead != NULL && step->ahead_number == number)
+        step->staged = step->ahead;
+    else
+        APD_TRY(stage(step, data, &step->staged, err));
     return apd_gradients_reset(step->gradients, err);
 }
 
@@ -259,6 +279,8 @@ enum apd_code apd_step_run(struct apd_step *step, uint64_t number, const struct 
 
     tell(step, ADVPROP__V1__PHASE__PHASE_EXCHANGE, "exchange");
     APD_TRY(apd_gradients_sum(step->gradients, err));
+    if (local == APD_OK)
+        look_ahead(step);
     apd_tally_flags(step->tally, flags | (local != APD_OK ? APD_FLAG_FAILED : 0));
     APD_TRY(apd_tally_sum(step->tally, apd_step_gradient(step), step->params->count, err));
     out->flags = apd_tally_get_flags(step->tally);

@@ -30,6 +30,10 @@ struct apd_step_setup {
     struct apd_loss_scale *loss_scale;
     /* Told at every change of what the step does; may be NULL. */
     void (*on_phase)(void *ctx, Advprop__V1__Phase phase);
+    /* Asked when all work of a step but the update is on its way and before it is waited for: the
+     * data of the step after it if they are there already, or NULL. Their pixels are copied to the
+     * device meanwhile, and have to stay until that step has run. May be NULL. */
+    const struct apd_step_data *(*next)(void *ctx);
     void *ctx;
 };
 

@@ -231,6 +231,7 @@ enum apd_code apd_step_create(const struct apd_step_setup *setup, struct apd_ste
     step->comm = setup->comm;
     step->host_comm = setup->host_comm;
     step->on_phase = setup->on_phase;
+    step->next = setup->next;
     step->ctx = setup->ctx;
     step->samples = setup->samples;
     step->loss_scale = setup->loss_scale != NULL ? setup->loss_scale : &step->no_scale;

@@ -24,6 +24,7 @@ struct apd_step {
     struct apd_tally *tally;
     struct apd_shuffle *shuffle;
     void (*on_phase)(void *ctx, Advprop__V1__Phase phase);
+    const struct apd_step_data *(*next)(void *ctx);
     void *ctx;
     uint64_t samples;
     int lanes, lane_first, lane_count; /* V, and this worker's */
@@ -49,7 +50,9 @@ struct apd_step {
     void *mixed, *d_mixed;      /* images of a slice */
     int32_t *partner, *inverse; /* host, of a lane */
     struct apd_bn_pool pool;
-    const uint8_t *staged;                 /* device, the step's pixels */
+    const uint8_t *staged; /* device, the step's pixels */
+    const uint8_t *ahead;  /* device, those of step ahead_number; NULL: none */
+    uint64_t ahead_number;
     struct apd_step_execution *executions; /* [slices][noise_passes + 1], the train pass last */
 };
 

@@ -28,7 +28,6 @@ enum apd_code run_evaluate(struct run *run, enum apd_bn_set set, int attack_step
         .seed = (uint64_t)config->seed};
     Advprop__V1__Evaluation report = ADVPROP__V1__EVALUATION__INIT;
     struct apd_loss result;
-    enum apd_code rc;
     char name[32];
 
     apd_job_sampler(run->job, APD_SPLIT_TEST, &sampler);
@@ -37,11 +36,9 @@ enum apd_code run_evaluate(struct run *run, enum apd_bn_set set, int attack_step
         (void)snprintf(name, sizeof name, "%s-pgd%d", set == APD_BN_MAIN ? "main" : "aux",
                        attack_steps);
     apd_link_phase(run->link, ADVPROP__V1__PHASE__PHASE_EVALUATING);
-    apd_params_swap_ema(run->job->params);
-    rc = apd_evaluate(&evaluation, &result, err);
-    apd_params_swap_ema(run->job->params);
-    if (rc != APD_OK)
-        return rc;
+    APD_TRY(apd_params_swap_ema(run->job->params, err));
+    APD_TRY(apd_evaluate(&evaluation, &result, err));
+    APD_TRY(apd_params_swap_ema(run->job->params, err));
     if (set == APD_BN_MAIN && attack_steps == 0) {
         run->main_top1 = (uint64_t)result.top1;
         run->main_images = (uint64_t)result.images;

@@ -110,7 +110,16 @@ static enum apd_code load_state(struct run *run, struct apd_err *err)
 
 static void on_phase(void *ctx, Advprop__V1__Phase phase)
 {
-    apd_link_phase(ctx, phase);
+    apd_link_phase(((struct run *)ctx)->link, phase);
+}
+
+/* Its place in the ring is filled again once the step after it is asked for. By then its own commit
+ * has waited for what read the images, and so for their copy. */
+static const struct apd_step_data *next_data(void *ctx)
+{
+    const struct run *run = ctx;
+
+    return run->progress.step + 1 < run->schedule.steps ? apd_loader_next(run->loader) : NULL;
 }
 
 static enum apd_code make_step(struct run *run, struct apd_err *err)
@@ -124,7 +133,8 @@ static enum apd_code make_step(struct run *run, struct apd_err *err)
                                    .eval_images = (int)run->config->eval.batch,
                                    .samples = run->plan_desc.samples,
                                    .on_phase = on_phase,
-                                   .ctx = run->link};
+                                   .next = next_data,
+                                   .ctx = run};
 
     APD_TRY(
         apd_device_comm(run->config, run->job->be, run->job->comm, &run->job->device_comm, err));

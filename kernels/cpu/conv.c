@@ -375,9 +375,14 @@ done:
     return rc;
 }
 
-static void cpu_weights_changed(struct apd_backend *be)
+static enum apd_code cpu_weights_changed(struct apd_backend *be, const void *weights, size_t n,
+                                         struct apd_err *err)
 {
+    (void)weights;
+    (void)n;
+    (void)err;
     cpu_of(be)->weights_version++;
+    return APD_OK;
 }
 
 void cpu_conv_ops(struct apd_backend_ops *ops)

@@ -40,7 +40,7 @@ struct cpu_backend {
     enum cpu_algo algo;
     dnnl_engine_t engine;
     dnnl_stream_t stream;
-    uint64_t weights_version; /* +1 by weights_changed() */
+    uint64_t weights_version; /* +1 by weights_changed() and sgd() */
     struct cpu_scratch scratch[CPU_SCRATCHES];
 };
 

@@ -39,6 +39,7 @@ static enum apd_code cpu_sgd(struct apd_backend *be, size_t n, const struct apd_
 #pragma omp parallel for schedule(static) num_threads(cpu_threads_for(cpu, n))
     for (size_t k = 0; k < n; k += STRIP)
         cpu->simd->sgd(strip(n, k), sgd, (const float *)d_w + k, (float *)w + k, (float *)m + k);
+    cpu->weights_version++;
     return APD_OK;
 }
 

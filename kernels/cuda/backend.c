@@ -66,8 +66,9 @@ static enum apd_code choose_device(struct cuda_backend *cuda, struct apd_err *er
 
 static enum apd_code make_streams(struct cuda_backend *cuda, struct apd_err *err)
 {
-    cudaEvent_t *const events[] = {&cuda->ring.done[0], &cuda->ring.done[1],  &cuda->downloaded,
-                                   &cuda->staged,       &cuda->stage_free[0], &cuda->stage_free[1]};
+    cudaEvent_t *const events[] = {
+        &cuda->ring.done[0], &cuda->ring.done[1],   &cuda->downloaded,  &cuda->slot[0].copied,
+        &cuda->slot[0].read, &cuda->slot[1].copied, &cuda->slot[1].read};
 
     CUDA_TRY(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
     CUDA_TRY(cudaStreamCreateWithFlags(&cuda->copy, cudaStreamNonBlocking));
@@ -75,7 +76,7 @@ static enum apd_code make_streams(struct cuda_backend *cuda, struct apd_err *err
         CUDA_TRY(cudaEventCreateWithFlags(events[i], cudaEventDisableTiming));
     for (int half = 0; half < 2; half++) { /* both are free */
         CUDA_TRY(cudaEventRecord(cuda->ring.done[half], cuda->stream));
-        CUDA_TRY(cudaEventRecord(cuda->stage_free[half], cuda->stream));
+        CUDA_TRY(cudaEventRecord(cuda->slot[half].read, cuda->stream));
     }
     CUDA_TRY(cudaMallocHost((void **)&cuda->ring.at, RING_BYTES));
     CUDA_TRY(cudaMallocHost((void **)&cuda->bounce, BOUNCE_BYTES));
@@ -85,8 +86,9 @@ static enum apd_code make_streams(struct cuda_backend *cuda, struct apd_err *err
 static void cuda_destroy(struct apd_backend *be)
 {
     struct cuda_backend *cuda = cuda_of(be);
-    cudaEvent_t events[] = {cuda->ring.done[0], cuda->ring.done[1],  cuda->downloaded,
-                            cuda->staged,       cuda->stage_free[0], cuda->stage_free[1]};
+    cudaEvent_t events[] = {cuda->ring.done[0],   cuda->ring.done[1], cuda->downloaded,
+                            cuda->slot[0].copied, cuda->slot[0].read, cuda->slot[1].copied,
+                            cuda->slot[1].read};
 
     if (cuda->stream != NULL)
         (void)cudaStreamSynchronize(cuda->stream);
@@ -127,7 +129,9 @@ static void fill_table(struct cuda_backend *cuda)
     ops->destroy = cuda_destroy;
     ops->mark = cuda_mark;
     cuda_memory_ops(ops);
+    cuda_stage_ops(ops);
     cuda_conv_ops(ops);
+    cuda_weights_ops(ops);
     cuda_bn_ops(ops);
     cuda_head_ops(ops);
     cuda_image_ops(ops);

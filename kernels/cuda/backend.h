@@ -11,6 +11,7 @@ enum cuda_buffer {
     CUDA_WORKSPACE, /* cuDNN's */
     CUDA_SCRATCH,   /* of the kernels' reductions */
     CUDA_IMAGES,    /* a batch of images, or their gradient, as an activation */
+    CUDA_WEIGHTS,   /* the weights in T */
     CUDA_D_WEIGHTS, /* a fresh weight gradient in T */
     CUDA_ARGUMENTS, /* arrays that came with a call: sample numbers, partners, rows */
     CUDA_ROWS_IN,   /* the classifier's operands in T */
@@ -36,6 +37,12 @@ struct cuda_ring {
     cudaEvent_t done[2]; /* copies out of a half */
 };
 
+/* Where stage() copies to. */
+struct cuda_slot {
+    cudaEvent_t copied, read; /* the newest copy into it; the newest input_pack() of it */
+    int is_new;               /* nothing waits for the copy yet */
+};
+
 struct cuda_backend {
     struct apd_backend base;
     struct apd_backend_ops ops;
@@ -47,11 +54,14 @@ struct cuda_backend {
         size_t bytes;
     } buffer[CUDA_BUFFERS];
     struct cuda_outgrown *outgrown;
-    int recordings; /* that exist */
+    int recordings;      /* that exist */
+    const void *weights; /* whose copy in T CUDA_WEIGHTS is */
+    size_t weights_bytes;
     struct cuda_ring ring;
     char *bounce; /* pinned: downloads go through it */
-    cudaEvent_t downloaded, staged, stage_free[2];
-    int stage;     /* the next slot */
+    cudaEvent_t downloaded;
+    struct cuda_slot slot[2];
+    int next_slot;
     int marked;    /* a profiler's range is open */
     int recording; /* between record_begin and record_end */
     size_t held_bytes;
@@ -86,8 +96,20 @@ APD_MUST_USE enum apd_code cuda_run_plan(struct cuda_backend *cuda,
                                          const struct apd_dnn_problem *problem, const void *x,
                                          const void *w, const void *y, struct apd_err *err);
 
+/* Weights w as the convolutions compute with them: their copy in T, or w itself in float. */
+APD_MUST_USE enum apd_code cuda_weights(struct cuda_backend *cuda, const void *w, const void **out,
+                                        struct apd_err *err);
+
+/* Around what reads `bytes`, which may be those of stage(). */
+APD_MUST_USE enum apd_code cuda_stage_read_begin(struct cuda_backend *cuda, const uint8_t *bytes,
+                                                 struct apd_err *err);
+APD_MUST_USE enum apd_code cuda_stage_read_end(struct cuda_backend *cuda, const uint8_t *bytes,
+                                               struct apd_err *err);
+
 void cuda_memory_ops(struct apd_backend_ops *ops);
+void cuda_stage_ops(struct apd_backend_ops *ops);
 void cuda_conv_ops(struct apd_backend_ops *ops);
+void cuda_weights_ops(struct apd_backend_ops *ops);
 void cuda_bn_ops(struct apd_backend_ops *ops);
 void cuda_head_ops(struct apd_backend_ops *ops);
 void cuda_image_ops(struct apd_backend_ops *ops);

@@ -1,7 +1,6 @@
 /* Convolutions of the CUDA backend: cuDNN on NHWC activations and KRSC weights, channels rounded up
- * to 8. Weights and their gradients are float; in 16-bit types each pass makes its copy of the
- * weights anew at the forward convolution, which is 0.1 ms for ResNet-50 on an H100 by the bytes it
- * moves, and leaves no state that a recording could miss. */
+ * to 8. Weights and their gradients are float; what is computed with is their copy in T
+ * (backend_weights.c). */
 #include "kernels/cuda/backend.h"
 #include "kernels/shape.h"
 
@@ -10,7 +9,6 @@
 struct apd_conv {
     struct apd_conv_shape shape;
     int c, k; /* rounded up */
-    void *w;  /* device, T copy of the weights; NULL in float */
 };
 
 static struct apd_dnn_problem problem_of(const struct cuda_backend *cuda,
@@ -43,6 +41,7 @@ static enum apd_code cuda_conv_create(struct apd_backend *be, const struct apd_c
 {
     struct apd_conv *conv;
 
+    (void)be;
     if (shape->groups > 1 &&
         (shape->in.c % APD_CUDA_CHANNELS != 0 || shape->out_c % APD_CUDA_CHANNELS != 0))
         return apd_fail(err, APD_CONFIG,
@@ -55,24 +54,13 @@ static enum apd_code cuda_conv_create(struct apd_backend *be, const struct apd_c
     conv->shape = *shape;
     conv->c = (int)cuda_channels(shape->in.c);
     conv->k = (int)cuda_channels(shape->out_c);
-    if (cuda_of(be)->is.type != APD_CUDA_F32) {
-        enum apd_code rc = be->ops->alloc(be, weight_elems(conv) * be->act_bytes, &conv->w, err);
-
-        if (rc != APD_OK) {
-            free(conv);
-            return rc;
-        }
-    }
     *out = conv;
     return APD_OK;
 }
 
 static void cuda_conv_destroy(struct apd_backend *be, struct apd_conv **conv)
 {
-    if (*conv == NULL)
-        return;
-    if ((*conv)->w != NULL)
-        be->ops->free(be, (*conv)->w);
+    (void)be;
     free(*conv);
     *conv = NULL;
 }
@@ -188,16 +176,14 @@ static enum apd_code cuda_conv_forward(struct apd_backend *be, struct apd_conv *
     struct apd_dnn_problem problem = problem_of(cuda, conv, APD_DNN_FORWARD, n);
     void *images;
 
-    if (conv->w != NULL)
-        CUDA_TRY(apd_cuda_cast(cuda->is.type, weight_elems(conv), w, conv->w, cuda->stream));
+    APD_TRY(cuda_weights(cuda, w, &w, err));
     if (conv->shape.input_is_image) {
         APD_TRY(images_in(cuda, conv, n, src, &images, err));
         src = images;
     }
-    return cuda_run_plan(cuda, &problem, src, conv->w != NULL ? conv->w : w, dst, err);
+    return cuda_run_plan(cuda, &problem, src, w, dst, err);
 }
 
-/* In 16-bit types the weights are those of the forward convolution before. */
 static enum apd_code cuda_conv_backward_data(struct apd_backend *be, struct apd_conv *conv, int n,
                                              const void *d_dst, const void *w, void *d_src,
                                              struct apd_err *err)
@@ -206,9 +192,10 @@ static enum apd_code cuda_conv_backward_data(struct apd_backend *be, struct apd_
     struct apd_dnn_problem problem = problem_of(cuda, conv, APD_DNN_BACKWARD_DATA, n);
     void *to = d_src;
 
+    APD_TRY(cuda_weights(cuda, w, &w, err));
     if (conv->shape.input_is_image)
         APD_TRY(images_in(cuda, conv, n, NULL, &to, err));
-    APD_TRY(cuda_run_plan(cuda, &problem, to, conv->w != NULL ? conv->w : w, d_dst, err));
+    APD_TRY(cuda_run_plan(cuda, &problem, to, w, d_dst, err));
     if (conv->shape.input_is_image)
         CUDA_TRY(apd_cuda_activation_to_image(cuda->is.type, n, conv->shape.in, to, d_src,
                                               cuda->stream));
@@ -233,11 +220,6 @@ static enum apd_code cuda_conv_backward_weights(struct apd_backend *be, struct a
     return APD_OK;
 }
 
-static void cuda_weights_changed(struct apd_backend *be)
-{
-    (void)be;
-}
-
 void cuda_conv_ops(struct apd_backend_ops *ops)
 {
     ops->conv_create = cuda_conv_create;
@@ -249,5 +231,4 @@ void cuda_conv_ops(struct apd_backend_ops *ops)
     ops->conv_forward = cuda_conv_forward;
     ops->conv_backward_data = cuda_conv_backward_data;
     ops->conv_backward_weights = cuda_conv_backward_weights;
-    ops->weights_changed = cuda_weights_changed;
 }

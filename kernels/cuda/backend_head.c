@@ -79,16 +79,31 @@ static enum apd_code rows_in(struct cuda_backend *cuda, enum cuda_buffer which, 
     return APD_OK;
 }
 
+/* Weights w as the product takes them: as the convolutions do where there is nothing to pad. */
+static enum apd_code weights_in(struct cuda_backend *cuda, const struct apd_dnn_problem *problem,
+                                int in, int out, const void *w, const void **w_t,
+                                struct apd_err *err)
+{
+    void *padded;
+
+    if (problem->c == in && problem->k == out)
+        return cuda_weights(cuda, w, w_t, err);
+    APD_TRY(rows_in(cuda, CUDA_ROWS_WEIGHTS, out, problem->k, in, w, &padded, err));
+    *w_t = padded;
+    return APD_OK;
+}
+
 static enum apd_code cuda_linear_forward(struct apd_backend *be, int n, int in, int out,
                                          const void *x, const void *w, const void *b, void *logits,
                                          struct apd_err *err)
 {
     struct cuda_backend *cuda = cuda_of(be);
     struct apd_dnn_problem problem = product(cuda, APD_DNN_FORWARD, n, in, out);
-    void *x_t, *w_t, *y_t;
+    const void *w_t;
+    void *x_t, *y_t;
 
     APD_TRY(rows_in(cuda, CUDA_ROWS_IN, n, n, in, x, &x_t, err));
-    APD_TRY(rows_in(cuda, CUDA_ROWS_WEIGHTS, out, problem.k, in, w, &w_t, err));
+    APD_TRY(weights_in(cuda, &problem, in, out, w, &w_t, err));
     APD_TRY(rows_in(cuda, CUDA_ROWS_OUT, n, n, out, NULL, &y_t, err));
     APD_TRY(cuda_run_plan(cuda, &problem, x_t, w_t, y_t, err));
     CUDA_TRY(apd_cuda_rows_unpack(cuda->is.type, n, out, y_t, b, 0, logits, cuda->stream));
@@ -101,10 +116,11 @@ static enum apd_code cuda_linear_backward_data(struct apd_backend *be, int n, in
 {
     struct cuda_backend *cuda = cuda_of(be);
     struct apd_dnn_problem problem = product(cuda, APD_DNN_BACKWARD_DATA, n, in, out);
-    void *x_t, *w_t, *y_t;
+    const void *w_t;
+    void *x_t, *y_t;
 
     APD_TRY(rows_in(cuda, CUDA_ROWS_OUT, n, n, out, d_logits, &y_t, err));
-    APD_TRY(rows_in(cuda, CUDA_ROWS_WEIGHTS, out, problem.k, in, w, &w_t, err));
+    APD_TRY(weights_in(cuda, &problem, in, out, w, &w_t, err));
     APD_TRY(rows_in(cuda, CUDA_ROWS_IN, n, n, in, NULL, &x_t, err));
     APD_TRY(cuda_run_plan(cuda, &problem, x_t, w_t, y_t, err));
     CUDA_TRY(apd_cuda_rows_unpack(cuda->is.type, n, in, x_t, NULL, 0, d_x, cuda->stream));

@@ -21,21 +21,23 @@ static enum apd_code cuda_input_pack(struct apd_backend *be, int n, size_t pixel
                                      void *noisy, struct apd_err *err)
 {
     struct cuda_backend *cuda = cuda_of(be);
+    const struct apd_noise none = {0};
     const void *sample = NULL, *epoch = NULL;
     size_t used = 0;
     void *ignored;
 
-    if (noise == NULL) {
-        CUDA_TRY(
-            apd_cuda_input_pack(n, pixels, bytes, NULL, NULL, 0, 0, 0, x, noisy, cuda->stream));
-        return APD_OK;
+    if (noise != NULL) {
+        APD_TRY(cuda_reserve(cuda, CUDA_ARGUMENTS, (size_t)n * 16 + 32, &ignored, err));
+        APD_TRY(
+            argument(cuda, &used, noise->sample, (size_t)n * sizeof *noise->sample, &sample, err));
+        APD_TRY(argument(cuda, &used, noise->epoch, (size_t)n * sizeof *noise->epoch, &epoch, err));
+    } else {
+        noise = &none;
     }
-    APD_TRY(cuda_reserve(cuda, CUDA_ARGUMENTS, (size_t)n * 16 + 32, &ignored, err));
-    APD_TRY(argument(cuda, &used, noise->sample, (size_t)n * sizeof *noise->sample, &sample, err));
-    APD_TRY(argument(cuda, &used, noise->epoch, (size_t)n * sizeof *noise->epoch, &epoch, err));
+    APD_TRY(cuda_stage_read_begin(cuda, bytes, err));
     CUDA_TRY(apd_cuda_input_pack(n, pixels, bytes, sample, epoch, noise->seed, noise->purpose,
                                  noise->range, x, noisy, cuda->stream));
-    return APD_OK;
+    return cuda_stage_read_end(cuda, bytes, err);
 }
 
 static enum apd_code cuda_attack_step(struct apd_backend *be, int n, size_t pixels, const void *x,
@@ -119,13 +121,6 @@ static enum apd_code cuda_add_activations(struct apd_backend *be, size_t n, cons
     return APD_OK;
 }
 
-static enum apd_code cuda_sgd(struct apd_backend *be, size_t n, const struct apd_sgd *sgd,
-                              const void *d_w, void *w, void *m, struct apd_err *err)
-{
-    CUDA_TRY(apd_cuda_sgd(n, sgd, d_w, w, m, cuda_of(be)->stream));
-    return APD_OK;
-}
-
 static enum apd_code cuda_average(struct apd_backend *be, size_t n, double decay, const void *x,
                                   void *a, struct apd_err *err)
 {
@@ -149,7 +144,6 @@ void cuda_flat_ops(struct apd_backend_ops *ops)
     ops->add = cuda_add;
     ops->add_doubles = cuda_add_doubles;
     ops->add_activations = cuda_add_activations;
-    ops->sgd = cuda_sgd;
     ops->average = cuda_average;
     ops->nonfinite = cuda_nonfinite;
 }

@@ -1,6 +1,6 @@
 /* Memory of the CUDA backend: allocation, and the ways between host and device. Small uploads go
  * through a pinned ring, so that the caller's memory is free at once and nobody waits; downloads
- * wait, polling; images come in on a stream of their own. */
+ * wait, polling. */
 #include "kernels/cuda/backend.h"
 #include "kernels/shape.h"
 
@@ -213,41 +213,6 @@ static enum apd_code cuda_copy(struct apd_backend *be, void *dst, const void *sr
     return APD_OK;
 }
 
-/* The copy may start as soon as what reads the slot now is done, beside all other work; what is
- * called after this waits for it. */
-static enum apd_code cuda_stage(struct apd_backend *be, const void *host, size_t bytes,
-                                const void **out_device, struct apd_err *err)
-{
-    struct cuda_backend *cuda = cuda_of(be);
-    int slot = cuda->stage;
-    void *device;
-
-    /* What was called so far reads the other slot, or this one: the next use of this has to wait.
-     */
-    CUDA_TRY(cudaEventRecord(cuda->stage_free[!slot], cuda->stream));
-    APD_TRY(cuda_reserve(cuda, slot == 0 ? CUDA_STAGE_0 : CUDA_STAGE_1, bytes, &device, err));
-    CUDA_TRY(cudaStreamWaitEvent(cuda->copy, cuda->stage_free[slot], 0));
-    CUDA_TRY(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, cuda->copy));
-    CUDA_TRY(cudaEventRecord(cuda->staged, cuda->copy));
-    CUDA_TRY(cudaStreamWaitEvent(cuda->stream, cuda->staged, 0));
-    cuda->stage = !slot;
-    *out_device = device;
-    return APD_OK;
-}
-
-static enum apd_code cuda_pin(struct apd_backend *be, void *host, size_t bytes, struct apd_err *err)
-{
-    (void)be;
-    CUDA_TRY(cudaHostRegister(host, bytes, cudaHostRegisterDefault));
-    return APD_OK;
-}
-
-static void cuda_unpin(struct apd_backend *be, void *host)
-{
-    (void)be;
-    (void)cudaHostUnregister(host);
-}
-
 /* ---------------------------------------------------------------- layouts */
 
 static size_t cuda_channel_elems(struct apd_backend *be, int c)
@@ -298,9 +263,6 @@ void cuda_memory_ops(struct apd_backend_ops *ops)
     ops->download_floats = cuda_download_floats;
     ops->zero = cuda_zero;
     ops->copy = cuda_copy;
-    ops->stage = cuda_stage;
-    ops->pin = cuda_pin;
-    ops->unpin = cuda_unpin;
     ops->image_elems = cuda_image_elems;
     ops->channel_elems = cuda_channel_elems;
     ops->activation_import = cuda_activation_import;

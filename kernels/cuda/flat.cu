@@ -48,9 +48,9 @@ struct Sgd {
     float scale, lr, momentum, weight_decay;
     int nesterov;
 
-    template <int N> __device__ void run(size_t i) const
+    template <int N> __device__ void update(size_t i, float (&weight)[N]) const
     {
-        float g[N], weight[N], v[N];
+        float g[N], v[N];
 
         load<N>(d_w + i, g);
         load<N>(w + i, weight);
@@ -64,8 +64,31 @@ struct Sgd {
         store<N>(m + i, v);
         store<N>(w + i, weight);
     }
+
+    template <int N> __device__ void run(size_t i) const
+    {
+        float weight[N];
+
+        update<N>(i, weight);
+    }
 };
 EMU_KERNEL(k_flat<FLOATS, Sgd>)
+
+template <class T> struct SgdCopy {
+    Sgd sgd;
+    T *copy;
+
+    template <int N> __device__ void run(size_t i) const
+    {
+        float weight[N];
+
+        sgd.update<N>(i, weight);
+        store<N>(copy + i, weight);
+    }
+};
+EMU_KERNEL(k_flat<ELEMENTS, SgdCopy<float>>)
+EMU_KERNEL(k_flat<ELEMENTS, SgdCopy<__half>>)
+EMU_KERNEL(k_flat<ELEMENTS, SgdCopy<__nv_bfloat16>>)
 
 /* In double: with a decay near 1 the change is far below the value. */
 struct Average {
@@ -195,6 +218,12 @@ static cudaError_t accumulate(size_t n, const S *src, D *dst, cudaStream_t strea
     return launch_flat<ELEMENTS>(stream, n, Accumulate<S, D>{src, dst}, array(src), array(dst));
 }
 
+template <class T> static cudaError_t sgd_copy(size_t n, Sgd op, T *copy, cudaStream_t stream)
+{
+    return launch_flat<ELEMENTS>(stream, n, SgdCopy<T>{op, copy}, array(op.d_w), array(op.w),
+                                 array(op.m), array(copy));
+}
+
 extern "C" cudaError_t apd_cuda_cast(enum apd_cuda_type type, size_t n, const float *src, void *dst,
                                      cudaStream_t stream)
 {
@@ -219,8 +248,9 @@ extern "C" cudaError_t apd_cuda_add_doubles(size_t n, const double *src, double 
     return launch_flat<DOUBLES>(stream, n, AddDoubles{src, dst}, array(src), array(dst));
 }
 
-extern "C" cudaError_t apd_cuda_sgd(size_t n, const struct apd_sgd *sgd, const float *d_w, float *w,
-                                    float *m, cudaStream_t stream)
+extern "C" cudaError_t apd_cuda_sgd(enum apd_cuda_type type, size_t n, const struct apd_sgd *sgd,
+                                    const float *d_w, float *w, float *m, void *copy,
+                                    cudaStream_t stream)
 {
     Sgd op = {d_w,
               w,
@@ -231,7 +261,9 @@ extern "C" cudaError_t apd_cuda_sgd(size_t n, const struct apd_sgd *sgd, const f
               float(sgd->weight_decay),
               sgd->nesterov};
 
-    return launch_flat<FLOATS>(stream, n, op, array(d_w), array(w), array(m));
+    if (copy == nullptr)
+        return launch_flat<FLOATS>(stream, n, op, array(d_w), array(w), array(m));
+    FOR_TYPE(type, sgd_copy(n, op, static_cast<T *>(copy), stream))
 }
 
 extern "C" cudaError_t apd_cuda_average(size_t n, double decay, const float *x, float *a,

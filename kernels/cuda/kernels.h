@@ -189,8 +189,9 @@ cudaError_t apd_cuda_accumulate(enum apd_cuda_type type, size_t n, const void *s
 cudaError_t apd_cuda_add(enum apd_cuda_type type, size_t n, const void *src, void *dst,
                          cudaStream_t stream);
 cudaError_t apd_cuda_add_doubles(size_t n, const double *src, double *dst, cudaStream_t stream);
-cudaError_t apd_cuda_sgd(size_t n, const struct apd_sgd *sgd, const float *d_w, float *w, float *m,
-                         cudaStream_t stream);
+/* copy (T) = the new w; NULL: none. */
+cudaError_t apd_cuda_sgd(enum apd_cuda_type type, size_t n, const struct apd_sgd *sgd,
+                         const float *d_w, float *w, float *m, void *copy, cudaStream_t stream);
 cudaError_t apd_cuda_average(size_t n, double decay, const float *x, float *a, cudaStream_t stream);
 /* *bad (device double) = 1 if any element is infinite or NaN, else 0. */
 cudaError_t apd_cuda_nonfinite(size_t n, const float *x, double *bad, void *scratch,

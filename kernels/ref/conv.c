@@ -244,9 +244,14 @@ static enum apd_code ref_conv_backward_weights(struct apd_backend *be, struct ap
     return APD_OK;
 }
 
-static void ref_weights_changed(struct apd_backend *be)
+static enum apd_code ref_weights_changed(struct apd_backend *be, const void *weights, size_t n,
+                                         struct apd_err *err)
 {
     (void)be;
+    (void)weights;
+    (void)n;
+    (void)err;
+    return APD_OK;
 }
 
 void REF(conv_ops)(struct apd_backend_ops *ops)

@@ -116,23 +116,25 @@ def test_missing_all_reduce_is_noticed(data, workdir):
 def test_missing_wait_is_noticed(data, workdir):
     """Each wait of the first steps left out: some order of the streams gives another result or a crash."""
     right = support.state_of(train(workdir, data, "right", workers=2))
-    noticed = 0
+    noticed = set()
     for k in range(1, 5):
         for seed in range(1, 4):
             name = f"wait{k} seed{seed}"
             done = train(workdir, data, name, workers=2, check=None,
                          settings={"IGNORE_WAIT": k, "SEED": seed})
             if done.returncode != 0 or support.state_of(workdir / name) != right:
-                noticed += 1
+                noticed.add(k)
                 break
-    assert noticed >= 2
+    assert 2 in noticed  # the first images are waited for
+    assert len(noticed) >= 2
 
 
 def test_kill_and_drain_end_bitwise_where_an_undisturbed_run_ends(data, workdir):
     straight = support.state_of(train(workdir, data, "straight", workers=2, cuda={"precision": "fp16"},
-                                      train={**CONFIG["train"], "max_steps": 12}))
+                                      optim={"ema_decay": 0.9}, train={**CONFIG["train"], "max_steps": 12}))
     config = support.write_config(workdir / "killed.yaml", data,
                                   **support.merged(CONFIG, {"cuda": {"precision": "fp16"},
+                                                            "optim": {"ema_decay": 0.9},
                                                             "train": {"max_steps": 12},
                                                             "eval": {"batch": 20},
                                                             "checkpoint": {"every_s": 0.01}}))
@@ -184,6 +186,23 @@ def test_gradients_leave_before_the_backward_pass_ends(data, workdir):
             sums = [i for i, name in enumerate(names) if "allreduce" in name.lower()]
             backward = [i for i, name in enumerate(names) if "bn_backward_data" in name]
             found |= bool(sums and backward) and any(backward[0] < i < backward[-1] for i in sums[1:])
+    assert found
+
+
+def test_images_of_the_next_step_come_in_while_one_computes(data, workdir):
+    """In the order in which the device did things: before the last kernel of a step that the host waits for."""
+    found = False
+    for seed in range(1, 5):
+        trace = workdir / f"trace{seed}.jsonl"
+        train(workdir, data, f"seed{seed}", "cuda.graphs=off", train={"max_steps": 4},
+              settings={"TRACE": trace, "SEED": seed})
+        done = [json.loads(line) for line in trace.read_text().splitlines()]
+        ends = [i for i, operation in enumerate(done) if "k_nonfinite_parts" in operation["name"]]
+        stream = done[ends[0]]["stream"]
+        copies = [i for i, operation in enumerate(done)
+                  if operation["name"] == "host to device" and operation["stream"] != stream]
+        assert len(copies) == len(ends) == 4
+        found |= any(copy < end for copy, end in zip(copies[1:], ends))
     assert found
 
 

@@ -250,12 +250,23 @@ static void check_sgd(const struct flat_case *k, int nesterov)
     float *w = random_floats(k->n + k->skip) + k->skip,
           *m = random_floats(k->n + k->skip) + k->skip;
     double *old_w = doubles(k->n), *old_m = doubles(k->n);
+    size_t bytes = elem_bytes(k->type), off = k->skip + k->other;
+    float *plain_w = floats(k->n + k->skip) + k->skip, *plain_m = floats(k->n + k->skip) + k->skip;
+    char *copy = (char *)memory((k->n + off) * bytes) + off * bytes;
+    void *cast = memory(k->n * bytes);
 
     for (size_t i = 0; i < k->n; i++) {
         old_w[i] = w[i];
         old_m[i] = m[i];
     }
-    OK(apd_cuda_sgd(k->n, &sgd, d_w, w, m, NULL));
+    memcpy(plain_w, w, k->n * sizeof *w);
+    memcpy(plain_m, m, k->n * sizeof *m);
+    OK(apd_cuda_sgd(k->type, k->n, &sgd, d_w, w, m, copy, NULL));
+    OK(apd_cuda_sgd(k->type, k->n, &sgd, d_w, plain_w, plain_m, NULL, NULL));
+    assert_memory_equal(w, plain_w, k->n * sizeof *w);
+    assert_memory_equal(m, plain_m, k->n * sizeof *m);
+    OK(apd_cuda_cast(k->type, k->n, w, cast, NULL));
+    assert_memory_equal(copy, cast, k->n * bytes);
     for (size_t i = 0; i < k->n; i++) {
         double g = sgd.grad_scale * d_w[i] + sgd.weight_decay * old_w[i];
         double v = sgd.momentum * old_m[i] + g;

@@ -69,7 +69,8 @@ int check_conv(const struct apd_conv_shape *shape, int n, double tolerance)
     struct apd_shape out = apd_conv_out(shape);
     size_t weights = apd_conv_oihw_elems(shape);
     struct apd_conv *conv[BOTH] = {NULL};
-    struct both src, dst, d_dst, d_src, w, d_w;
+    const struct apd_sgd sgd = {.grad_scale = 1, .lr = 0.5};
+    struct both src, dst, d_dst, d_src, w, d_w, m;
     const float *new_weights;
     int bad = 0;
 
@@ -81,7 +82,9 @@ int check_conv(const struct apd_conv_shape *shape, int n, double tolerance)
     d_src = make_src_result(shape, n);
     w = make_weights(conv, random_floats(weights));
     d_w = make_weights(conv, random_floats(weights));
+    m = make_weights(conv, random_floats(weights));
     bad += compare_weights("conv import and export", shape, conv, w, 0);
+    ON_BOTH(ops->weights_changed(be, w.at[b], ops->conv_weight_elems(conv[b]), &err));
 
     ON_BOTH(ops->conv_forward(be, conv[b], n, src.at[b], w.at[b], dst.at[b], &err));
     bad += compare_activation("conv_forward", out, n, dst, tolerance);
@@ -93,12 +96,18 @@ int check_conv(const struct apd_conv_shape *shape, int n, double tolerance)
     /* New weights at the same address, and a batch that was not prepared. */
     new_weights = random_floats(weights);
     ON_BOTH(ops->conv_import(be, conv[b], new_weights, w.at[b], &err));
-    for (int b = 0; b < BOTH; b++)
-        backend[b]->ops->weights_changed(backend[b]);
+    ON_BOTH(ops->weights_changed(be, w.at[b], ops->conv_weight_elems(conv[b]), &err));
     ON_BOTH(ops->conv_forward(be, conv[b], 1, src.at[b], w.at[b], dst.at[b], &err));
     bad += compare_activation("conv_forward, new weights", out, 1, dst, tolerance);
     ON_BOTH(ops->conv_backward_data(be, conv[b], 1, d_dst.at[b], w.at[b], d_src.at[b], &err));
     bad += compare_src("conv_backward_data, new weights", shape, 1, d_src, tolerance);
+
+    /* After a step, which nobody is told of. */
+    ON_BOTH(ops->sgd(be, ops->conv_weight_elems(conv[b]), &sgd, d_w.at[b], w.at[b], m.at[b], &err));
+    ON_BOTH(ops->conv_forward(be, conv[b], 1, src.at[b], w.at[b], dst.at[b], &err));
+    bad += compare_activation("conv_forward, after sgd", out, 1, dst, tolerance);
+    ON_BOTH(ops->conv_backward_data(be, conv[b], 1, d_dst.at[b], w.at[b], d_src.at[b], &err));
+    bad += compare_src("conv_backward_data, after sgd", shape, 1, d_src, tolerance);
     for (int b = 0; b < BOTH; b++)
         backend[b]->ops->conv_destroy(backend[b], &conv[b]);
     release();

@@ -55,6 +55,7 @@ int check_linear(int n, int in, int out)
     struct both d_b = make_plain_result((size_t)out);
     int bad;
 
+    ON_BOTH(ops->weights_changed(be, w.at[b], ws, &err));
     ON_BOTH(ops->linear_forward(be, n, in, out, x.at[b], w.at[b], bias.at[b], y.at[b], &err));
     bad = compare_plain("linear_forward", ys, y, 1e-5);
     ON_BOTH(ops->linear_backward_data(be, n, in, out, d_y.at[b], w.at[b], d_x.at[b], &err));
@@ -145,6 +146,7 @@ int check_images(int n, size_t pixels)
     int32_t index[16], slot[16];
     struct apd_noise noise = {sample, epoch, 0x123456789ABCDEFu, APD_RNG_NOISE, 0.05};
     struct both x = make_plain_result(elems), noisy = make_plain_result(elems);
+    const void *staged[BOTH];
     struct both d_x, next = make_plain_result(elems), rows = make_plain_result(elems);
     float *gradient = random_floats(elems);
     int bad;
@@ -162,12 +164,13 @@ int check_images(int n, size_t pixels)
         slot[i] = (int32_t)((i + n / 2) % n);
     }
     d_x = make_plain(elems, gradient);
-    ON_BOTH(ops->input_pack(be, n, pixels, bytes, NULL, x.at[b], noisy.at[b], &err));
+    ON_BOTH(ops->stage(be, bytes, elems, &staged[b], &err));
+    ON_BOTH(ops->input_pack(be, n, pixels, staged[b], NULL, x.at[b], noisy.at[b], &err));
     bad = compare_plain("input_pack, no noise", elems, noisy, 0);
-    ON_BOTH(ops->input_pack(be, n, pixels, bytes, &noise, x.at[b], noisy.at[b], &err));
+    ON_BOTH(ops->input_pack(be, n, pixels, staged[b], &noise, x.at[b], noisy.at[b], &err));
     bad += compare_plain("input_pack", elems, x, 0);
     bad += compare_plain("input_pack, noise", elems, noisy, 0);
-    ON_BOTH(ops->input_pack(be, n, pixels, bytes, NULL, x.at[b], NULL, &err));
+    ON_BOTH(ops->input_pack(be, n, pixels, staged[b], NULL, x.at[b], NULL, &err));
     for (int down = 0; down < 2; down++) {
         ON_BOTH(ops->attack_step(be, n, pixels, x.at[b], noisy.at[b], d_x.at[b],
                                  down ? -0.03 : 0.03, 0.04, down ? slot : NULL, next.at[b], &err));

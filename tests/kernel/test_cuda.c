@@ -82,6 +82,7 @@ static void classifier_matches_reference(void **state)
     (void)state;
     assert_int_equal(check_linear(1, 1, 2), 0);
     assert_int_equal(check_linear(5, 33, 10), 0);
+    assert_int_equal(check_linear(5, 64, 24), 0);
     assert_int_equal(check_linear(7, 129, 101), 0);
 }
 
@@ -134,6 +135,7 @@ static void a_recording_goes_on_after_a_larger_batch(void **state)
     assert_int_equal(ops->alloc(be, dst_bytes, &dst, &err), APD_OK);
     assert_int_equal(ops->upload_floats(be, src, host, sizeof host / sizeof *host, &err), APD_OK);
     assert_int_equal(ops->conv_import(be, conv, host, w, &err), APD_OK);
+    assert_int_equal(ops->weights_changed(be, w, ops->conv_weight_elems(conv), &err), APD_OK);
     assert_int_equal(ops->conv_prepare(be, conv, SMALL, 0, &err), APD_OK);
     assert_int_equal(ops->conv_forward(be, conv, SMALL, src, w, dst, &err), APD_OK);
     assert_int_equal(
@@ -155,6 +157,30 @@ static void a_recording_goes_on_after_a_larger_batch(void **state)
     ops->free(be, src);
     ops->free(be, w);
     ops->free(be, dst);
+}
+
+/* In the order of training: the next images set out before these are read, and nobody waits. */
+static void staged_images_are_those_of_their_call(void **state)
+{
+    enum { STEPS = 40, BYTES = 1024 };
+    static uint8_t host[STEPS + 1][BYTES];
+    struct both x = make_plain_result((size_t)STEPS * BYTES);
+    const void *staged[2][BOTH];
+
+    (void)state;
+    for (int k = 0; k <= STEPS; k++)
+        for (int i = 0; i < BYTES; i++)
+            host[k][i] = (uint8_t)random_below(256);
+    OK(backend[TESTED]->ops->pin(backend[TESTED], host, sizeof host, &err));
+    ON_BOTH(ops->stage(be, host[0], BYTES, &staged[0][b], &err));
+    for (int k = 0; k < STEPS; k++) {
+        ON_BOTH(ops->stage(be, host[k + 1], BYTES, &staged[(k + 1) % 2][b], &err));
+        ON_BOTH(ops->input_pack(be, 1, BYTES, staged[k % 2][b], NULL,
+                                (float *)x.at[b] + (size_t)k * BYTES, NULL, &err));
+    }
+    assert_int_equal(compare_plain("staged", (size_t)STEPS * BYTES, x, 0), 0);
+    backend[TESTED]->ops->unpin(backend[TESTED], host);
+    release();
 }
 
 static const struct apd_backend_ops *right_ops;
@@ -187,6 +213,56 @@ static void swapped_buffers_are_caught(void **state)
     assert_true(bad > 0);
 }
 
+/* The backend sees the step on other weights than it was told of. */
+static enum apd_code sgd_elsewhere(struct apd_backend *be, size_t n, const struct apd_sgd *sgd,
+                                   const void *d_w, void *w, void *m, struct apd_err *err)
+{
+    size_t bytes = n * be->elem_bytes;
+    void *elsewhere;
+
+    APD_TRY(right_ops->alloc(be, bytes, &elsewhere, err));
+    APD_TRY(right_ops->copy(be, elsewhere, w, bytes, err));
+    APD_TRY(right_ops->sgd(be, n, sgd, d_w, elsewhere, m, err));
+    APD_TRY(right_ops->copy(be, w, elsewhere, bytes, err));
+    right_ops->free(be, elsewhere);
+    return APD_OK;
+}
+
+static void a_stale_copy_of_weights_is_caught(void **state)
+{
+    struct apd_backend_ops wrong = *backend[TESTED]->ops;
+    int bad;
+
+    (void)state;
+    if (backend[TESTED]->act_bytes == backend[TESTED]->elem_bytes)
+        skip(); /* there is no copy */
+    right_ops = backend[TESTED]->ops;
+    wrong.sgd = sgd_elsewhere;
+    backend[TESTED]->ops = &wrong;
+    bad = check_conv(&convs[0].shape, convs[0].n, 1e-5);
+    backend[TESTED]->ops = right_ops;
+    assert_true(bad > 0);
+}
+
+static void weights_without_a_copy_are_a_bug(void **state)
+{
+    struct apd_backend *be = backend[TESTED];
+    const struct apd_backend_ops *ops = be->ops;
+    struct apd_conv *conv = NULL;
+    struct apd_err err = {0};
+    void *w;
+
+    (void)state;
+    if (be->act_bytes == be->elem_bytes)
+        skip();
+    assert_int_equal(ops->conv_create(be, &convs[0].shape, &conv, &err), APD_OK);
+    assert_int_equal(ops->alloc(be, 2 * sizeof(float), &w, &err), APD_OK);
+    assert_int_equal(ops->weights_changed(be, w, 1, &err), APD_OK);
+    assert_int_equal(ops->conv_forward(be, conv, 1, w, (float *)w + 1, w, &err), APD_BUG);
+    ops->conv_destroy(be, &conv);
+    ops->free(be, w);
+}
+
 int main(int argc, char **argv)
 {
     const char *precision = argc > 1 ? argv[1] : "fp32";
@@ -200,10 +276,13 @@ int main(int argc, char **argv)
         cmocka_unit_test(classifier_matches_reference),
         cmocka_unit_test(loss_matches_reference),
         cmocka_unit_test(images_match_reference),
+        cmocka_unit_test(staged_images_are_those_of_their_call),
         cmocka_unit_test(flat_arrays_match_reference),
         cmocka_unit_test(a_recording_goes_on_after_a_larger_batch),
         cmocka_unit_test(a_wrong_operation_is_caught),
         cmocka_unit_test(swapped_buffers_are_caught),
+        cmocka_unit_test(a_stale_copy_of_weights_is_caught),
+        cmocka_unit_test(weights_without_a_copy_are_a_bug),
     };
     struct apd_err err = {0};
     int failed;

@@ -258,6 +258,28 @@ static void same_step_again_gives_the_same_memory(void **state)
     apd_loader_destroy(&loader);
 }
 
+static void the_next_step_is_given_once_complete_and_not_waited_for(void **state)
+{
+    const struct apd_step_data *data, *next;
+    uint8_t before[LANE_BATCH * BYTES];
+    struct apd_loader *loader;
+
+    (void)state;
+    set_gate(1);
+    loader = loader_of(settings_of(0, 1, 5));
+    assert_null(apd_loader_next(loader));
+    set_gate(0);
+    data = step_of(loader, 5);
+    memcpy(before, data->pixels, sizeof before);
+    while ((next = apd_loader_next(loader)) == NULL)
+        ;
+    assert_int_equal(next->step, 6);
+    assert_int_equal(data->step, 5);
+    assert_memory_equal(data->pixels, before, sizeof before);
+    assert_ptr_equal(step_of(loader, 6), next);
+    apd_loader_destroy(&loader);
+}
+
 /* The one step thread holds and the two behind it: no sample beyond them is read. */
 static void reads_no_more_than_the_ring_holds(void **state)
 {
@@ -325,6 +347,7 @@ static void broken_disk_is_told_by_its_step_and_by_no_earlier(void **state)
         loader = loader_of(settings);
         for (uint64_t step = 0; step < 9; step++)
             (void)step_of(loader, step);
+        assert_null(apd_loader_next(loader));
         for (int again = 0; again < 2; again++) {
             assert_int_equal(apd_loader_step(loader, 9, &data, NULL, &err), APD_IO);
             (void)snprintf(named, sizeof named,
@@ -481,6 +504,7 @@ int main(void)
         cmocka_unit_test_setup(split_over_workers_gives_the_same_rows, reset),
         cmocka_unit_test_setup(late_start_gives_the_same_rows, reset),
         cmocka_unit_test_setup(same_step_again_gives_the_same_memory, reset),
+        cmocka_unit_test_setup(the_next_step_is_given_once_complete_and_not_waited_for, reset),
         cmocka_unit_test_setup(reads_no_more_than_the_ring_holds, reset),
         cmocka_unit_test_setup(bad_sample_is_a_grey_row_without_a_label, reset),
         cmocka_unit_test_setup(broken_disk_is_told_by_its_step_and_by_no_earlier, reset),

@@ -169,6 +169,7 @@ static void average_follows_weights_and_statistics(void **state)
 {
     struct apd_config config;
     struct stepper stepper;
+    struct apd_err err = {0};
     size_t n[2];
     float *at[3][2];
 
@@ -182,7 +183,7 @@ static void average_follows_weights_and_statistics(void **state)
         at[t][0] = stepper_values(&stepper, stepper.params->weights, 0, &n[0]);
         at[t][1] = stepper_values(&stepper, stepper.params->stats, 1, &n[1]);
     }
-    apd_params_swap_ema(stepper.params);
+    assert_int_equal(apd_params_swap_ema(stepper.params, &err), APD_OK);
     for (int stats = 0; stats < 2; stats++) {
         void *flat = stats ? stepper.params->stats : stepper.params->weights;
         float *found = stepper_values(&stepper, flat, stats, &n[stats]);
@@ -195,7 +196,7 @@ static void average_follows_weights_and_statistics(void **state)
         }
         free(found);
     }
-    apd_params_swap_ema(stepper.params);
+    assert_int_equal(apd_params_swap_ema(stepper.params, &err), APD_OK);
     for (int t = 0; t < 3; t++) {
         free(at[t][0]);
         free(at[t][1]);

@@ -420,6 +420,17 @@ enum apd_code apd_loader_step(struct apd_loader *loader, uint64_t step,
     return APD_OK;
 }
 
+const struct apd_step_data *apd_loader_next(struct apd_loader *loader)
+{
+    const struct apd_step_data *next = NULL;
+
+    pthread_mutex_lock(&loader->lock);
+    if (is_ready(loader, loader->released + 1))
+        next = &slot_of(loader, loader->released + 1)->data;
+    pthread_mutex_unlock(&loader->lock);
+    return next;
+}
+
 /* ---------------------------------------------------------------- end */
 
 static void free_slot(struct slot *slot)

@@ -69,6 +69,11 @@ APD_MUST_USE enum apd_code apd_loader_step(struct apd_loader *loader, uint64_t s
                                            const struct apd_step_data **out, double *out_wait_ms,
                                            struct apd_err *err);
 
+/* The data of the step after the one in use if it is complete, else NULL; never waits for it. It is
+ * what apd_loader_step will give (`bad` not in order yet), and stays until that is asked for the
+ * step after it. Step thread. */
+const struct apd_step_data *apd_loader_next(struct apd_loader *loader);
+
 /* Where the pixels of ring slot i are, for a device that wants to pin them; NULL past the last
  * slot. */
 void *apd_loader_pixels(const struct apd_loader *loader, uint32_t i, size_t *out_bytes);

@@ -91,6 +91,11 @@ void apd_params_destroy(struct apd_params **params)
     *params = NULL;
 }
 
+enum apd_code apd_params_changed(struct apd_params *params, struct apd_err *err)
+{
+    return params->be->ops->weights_changed(params->be, params->weights, params->count, err);
+}
+
 enum apd_code apd_params_add_ema(struct apd_params *params, struct apd_err *err)
 {
     struct apd_backend *be = params->be;
@@ -122,13 +127,13 @@ static void swap(void **a, void **b)
     *b = held;
 }
 
-void apd_params_swap_ema(struct apd_params *params)
+enum apd_code apd_params_swap_ema(struct apd_params *params, struct apd_err *err)
 {
     if (params->ema_weights == NULL)
-        return;
+        return APD_OK;
     swap(&params->weights, &params->ema_weights);
     swap(&params->stats, &params->ema_stats);
-    params->be->ops->weights_changed(params->be);
+    return apd_params_changed(params, err);
 }
 
 static size_t place_of(const struct apd_params *params, const struct apd_tensor_info *info)
@@ -258,6 +263,5 @@ enum apd_code apd_params_init(struct apd_params *params, uint64_t seed, int zero
         free(values);
         APD_TRY(rc);
     }
-    params->be->ops->weights_changed(params->be);
-    return APD_OK;
+    return apd_params_changed(params, err);
 }

@@ -52,6 +52,9 @@ void apd_params_destroy(struct apd_params **params);
 APD_MUST_USE enum apd_code apd_params_init(struct apd_params *params, uint64_t seed, int zero_init,
                                            struct apd_err *err);
 
+/* To be called when weights were written other than by apd_params_init or a step. */
+APD_MUST_USE enum apd_code apd_params_changed(struct apd_params *params, struct apd_err *err);
+
 /* Makes room for the average. */
 APD_MUST_USE enum apd_code apd_params_add_ema(struct apd_params *params, struct apd_err *err);
 /* average = weights and statistics as they are. The three below do nothing without an average. */
@@ -60,8 +63,8 @@ APD_MUST_USE enum apd_code apd_params_start_ema(struct apd_params *params, struc
 APD_MUST_USE enum apd_code apd_params_average(struct apd_params *params, double decay,
                                               struct apd_err *err);
 /* Lets the average change places with weights and statistics, for an evaluation; once more: back.
- */
-void apd_params_swap_ema(struct apd_params *params);
+ * After a failure they have changed places all the same. */
+APD_MUST_USE enum apd_code apd_params_swap_ema(struct apd_params *params, struct apd_err *err);
 
 /* Tensor i of the list that checkpoints hold, and where it lies; 0 past the end. */
 int apd_params_tensor(const struct apd_params *params, int i, struct apd_tensor_info *out);
