@@ -1,5 +1,6 @@
 #include "harness.h"
 
+#include <math.h>
 #include <string.h>
 
 #define EPS       1e-5
@@ -38,13 +39,18 @@ static struct layer make_layer(struct apd_shape shape, int n, const struct segme
     return l;
 }
 
+static double size_of_sums(const struct layer *l)
+{
+    return sqrt((double)l->n * l->shape.h * l->shape.w);
+}
+
 static int check_moments(struct layer *l, struct both x)
 {
     int bad;
 
     ON_BOTH(ops->bn_sums(be, l->shape, l->s->seg, l->s->count, x.at[b], l->sums.at[b],
                          2 * channels(b, l->shape.c), &err));
-    bad = compare_sums("bn_sums", l->shape.c, l->s->count, l->sums, TOLERANCE);
+    bad = compare_sums("bn_sums", l->shape.c, l->s->count, l->sums, size_of_sums(l), TOLERANCE);
     ON_BOTH(ops->bn_moments(be, l->shape.c, l->s->count, l->sums.at[b], 2 * channels(b, l->shape.c),
                             l->count, EPS, l->moments.at[b], &err));
     return bad + compare_moments("bn_moments", l->shape.c, l->s->count, l->moments, TOLERANCE);
@@ -88,10 +94,11 @@ static int check_backward(struct layer *l, struct both d_y, struct both d_y2, in
                                      l->moments.at[b], gamma, l->d_sums.at[b], l->count,
                                      batch_stats, d_x.at[b], &err));
     }
-    bad += compare_sums("bn_backward_sums", l->shape.c, l->s->count, l->d_sums, TOLERANCE);
+    bad += compare_sums("bn_backward_sums", l->shape.c, l->s->count, l->d_sums, size_of_sums(l),
+                        TOLERANCE);
     for (int set = 0; set < APD_BN_SETS; set++) {
-        bad += compare_channels("d_gamma", l->shape.c, l->d_gamma[set], TOLERANCE);
-        bad += compare_channels("d_beta", l->shape.c, l->d_beta[set], TOLERANCE);
+        bad += compare_channels("d_gamma", l->shape.c, l->d_gamma[set], size_of_sums(l), TOLERANCE);
+        bad += compare_channels("d_beta", l->shape.c, l->d_beta[set], size_of_sums(l), TOLERANCE);
     }
     if (d_x.at[REF] == d_g.at[REF])
         return bad + compare_activation("bn_backward_data", l->shape, l->n, d_x, TOLERANCE);
@@ -126,8 +133,8 @@ static int check_running(struct layer *l, int k)
         OK(be->ops->bn_update_running(be, l->shape.c, sums, l->count[k], 0.1, mean.at[b],
                                       variance.at[b], &err));
     }
-    bad = compare_channels("running mean", l->shape.c, mean, TOLERANCE);
-    bad += compare_channels("running variance", l->shape.c, variance, TOLERANCE);
+    bad = compare_channels("running mean", l->shape.c, mean, 1, TOLERANCE);
+    bad += compare_channels("running variance", l->shape.c, variance, 1, TOLERANCE);
     ON_BOTH(ops->bn_moments_running(be, l->shape.c, mean.at[b], variance.at[b], EPS, moments.at[b],
                                     &err));
     return bad + compare_moments("bn_moments_running", l->shape.c, 1, moments, TOLERANCE);
