@@ -62,7 +62,7 @@ static void show_notice(struct apd_progress *progress, const json_t *status)
 
 void apd_progress_show(struct apd_progress *progress, const json_t *status)
 {
-    const char *state = apd_field_text(status, "state");
+    const char *state = apd_view_doing(status);
     uint64_t now = apd_now_ms(), generation = apd_field_u64(status, "generation");
     char line[512];
 

@@ -200,11 +200,21 @@ static void draw_bar(double share, unsigned columns, char *out)
     *out = '\0';
 }
 
+const char *apd_view_doing(const json_t *status)
+{
+    const char *state = apd_field_text(status, "state");
+    const json_t *first = json_array_get(json_object_get(status, "worker"), 0);
+
+    if (strcmp(state, "saving") == 0 && strcmp(apd_field_text(first, "phase"), "evaluating") == 0)
+        return "evaluating";
+    return state;
+}
+
 /* "draining: epoch 1/3 [==>  ]  25% step 279/1,125" */
 static void write_place(const json_t *status, unsigned columns, FILE *out)
 {
     char step[APD_NUMBER_MAX], total[APD_NUMBER_MAX], bar[64] = "";
-    const char *state = apd_field_text(status, "state");
+    const char *state = apd_view_doing(status);
     unsigned bar_columns = columns >= 110 ? 24 : columns >= 100 ? 14 : 0;
     double done = percent(status, "step", "steps_total");
 

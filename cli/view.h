@@ -20,6 +20,9 @@ void apd_view_event(const json_t *event, FILE *out);
  * after the last one. */
 size_t apd_view_evaluations(const json_t *list, size_t first, FILE *out);
 
+/* The state of the run; "evaluating" while the last evaluations run, beside the last saving. */
+const char *apd_view_doing(const json_t *status);
+
 /* Progress in one line without a line end. columns 0: plain words; otherwise with a bar, at most so
  * many columns. */
 void apd_view_progress(const json_t *status, unsigned columns, char *out, size_t size);

@@ -385,6 +385,10 @@ done:
 
 /* ---------------------------------------------------------------- tools */
 
+/* As their users call them. */
+static const char *const tool_names[] = {
+    [MODE_EVAL] = "eval", [MODE_DATA_PLAN] = "data plan", [MODE_DATA_VIEW] = "data cat"};
+
 /* Under mpirun with several ranks all are workers; alone no MPI is needed. */
 static enum apd_code tool_comm(struct apd_job *job, int *out_mpi, struct apd_err *err)
 {
@@ -429,7 +433,8 @@ static int run_tool(struct arguments *arguments, struct apd_job *job)
     if (rc == APD_OK)
         rc = tool(arguments, job, &err);
     if (rc != APD_OK) {
-        status = fail(&err);
+        fprintf(stderr, "advprop %s: %s\n", tool_names[arguments->mode], err.msg);
+        status = apd_exit_status(err.code);
         if (mpi)
             _exit(status); /* see run_training */
     }

@@ -64,6 +64,8 @@ def test_damaged_checkpoint_is_never_evaluated(finished, workdir, at):
     path.write_bytes(raw)
     done = support.run("eval", run_dir, check=65)
     assert path.name in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("advprop eval: ") and last.endswith("has no sound checkpoint yet")
     assert "top-1" not in done.stdout
 
 

@@ -15,7 +15,8 @@ def run(*command, **options):
                           stdin=subprocess.DEVNULL, **options)
 
 
-@pytest.mark.parametrize("script", ["deploy/setup", "deploy/quickstart", "deploy/pth2safetensors", "tests/run"])
+@pytest.mark.parametrize("script", ["deploy/setup", "deploy/quickstart", "deploy/pth2safetensors", "tests/run",
+                                    "tests/gpu/run"])
 def test_help_from_any_directory(script, tmp_path):
     result = run(ROOT / script, "--help", cwd=tmp_path)
     assert result.returncode == 0 and f"usage: {script}" in result.stdout.lower()
@@ -23,7 +24,8 @@ def test_help_from_any_directory(script, tmp_path):
 
 @pytest.mark.parametrize("line", [["deploy/setup", "--wrong"], ["tests/run", "--wrong"],
                                   ["deploy/pth2safetensors", "only-one"],
-                                  ["tests/run", "--suite", "wrong"], ["tests/run", "--suite"]])
+                                  ["tests/run", "--suite", "wrong"], ["tests/run", "--suite"],
+                                  ["tests/gpu/run", "--wrong"], ["tests/gpu/run", "--minutes", "0"]])
 def test_wrong_arguments_are_64(line):
     assert run(ROOT / line[0], *line[1:]).returncode == 64
 

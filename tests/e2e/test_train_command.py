@@ -16,6 +16,12 @@ def test_trains_to_the_end_and_reports(advprop, tiny_yaml, tmp_path):
     assert (run / status["checkpoint"]["path"]).is_file()
 
 
+def test_last_evaluations_are_told_as_such(advprop, tiny_yaml, tmp_path):
+    result = advprop("train", tiny_yaml, "train.epochs=1", "eval.attack_steps=200", "eval.attack_images=200", "--workers",
+                     "2", "--run", tmp_path / "run")
+    assert "\nevaluating: epoch 1/1 100% step 10/10" in result.stderr, result.stderr
+
+
 def test_term_drains_and_the_same_command_goes_on(advprop, start, tiny_yaml, tmp_path):
     line = ["train", tiny_yaml, "train.epochs=200", "eval.every_epochs=0", "--workers", "2", "--run",
             tmp_path / "run"]

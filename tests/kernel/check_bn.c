@@ -1,5 +1,6 @@
 #include "harness.h"
 
+#include <math.h>
 #include <string.h>
 
 #define EPS       1e-5
@@ -58,13 +59,18 @@ struct joint {
     struct both add, y, mask;
 };
 
+static double size_of_sums(const struct layer *l)
+{
+    return sqrt((double)l->n * l->shape.h * l->shape.w);
+}
+
 static int check_moments(struct layer *l)
 {
     int bad;
 
     ON_BOTH(ops->bn_sums(be, l->shape, l->s->seg, l->s->count, l->x.at[b], l->sums.at[b],
                          2 * channels(b, l->shape.c), &err));
-    bad = compare_sums("bn_sums", l->shape.c, l->s->count, l->sums, TOLERANCE);
+    bad = compare_sums("bn_sums", l->shape.c, l->s->count, l->sums, size_of_sums(l), TOLERANCE);
     ON_BOTH(ops->bn_moments(be, l->shape.c, l->s->count, l->sums.at[b], 2 * channels(b, l->shape.c),
                             l->count, EPS, l->moments.at[b], &err));
     return bad + compare_moments("bn_moments", l->shape.c, l->s->count, l->moments, TOLERANCE);
@@ -135,11 +141,12 @@ static void backward_params(struct layer *l)
 
 static int compare_backward(const struct layer *l)
 {
-    int bad = compare_sums("bn_backward_sums", l->shape.c, l->s->count, l->d_sums, TOLERANCE);
+    int bad = compare_sums("bn_backward_sums", l->shape.c, l->s->count, l->d_sums, size_of_sums(l),
+                           TOLERANCE);
 
     for (int set = 0; set < APD_BN_SETS; set++) {
-        bad += compare_channels("d_gamma", l->shape.c, l->d_gamma[set], TOLERANCE);
-        bad += compare_channels("d_beta", l->shape.c, l->d_beta[set], TOLERANCE);
+        bad += compare_channels("d_gamma", l->shape.c, l->d_gamma[set], size_of_sums(l), TOLERANCE);
+        bad += compare_channels("d_beta", l->shape.c, l->d_beta[set], size_of_sums(l), TOLERANCE);
     }
     return bad + compare_activation("bn_backward_data", l->shape, l->n, l->d_x, TOLERANCE);
 }
@@ -196,8 +203,8 @@ static int check_running(struct layer *l, int k)
         OK(be->ops->bn_update_running(be, l->shape.c, sums, l->count[k], 0.1, mean.at[b],
                                       variance.at[b], &err));
     }
-    bad = compare_channels("running mean", l->shape.c, mean, TOLERANCE);
-    bad += compare_channels("running variance", l->shape.c, variance, TOLERANCE);
+    bad = compare_channels("running mean", l->shape.c, mean, 1, TOLERANCE);
+    bad += compare_channels("running variance", l->shape.c, variance, 1, TOLERANCE);
     ON_BOTH(ops->bn_moments_running(be, l->shape.c, mean.at[b], variance.at[b], EPS, moments.at[b],
                                     &err));
     return bad + compare_moments("bn_moments_running", l->shape.c, 1, moments, TOLERANCE);

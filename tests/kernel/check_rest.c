@@ -75,7 +75,7 @@ static int compare_losses(int segments, double loss[BOTH][4 * APD_LOSS_DOUBLES])
     for (int s = 0; s < segments * APD_LOSS_DOUBLES; s += APD_LOSS_DOUBLES) {
         float expected = (float)loss[REF][s], found = (float)loss[TESTED][s];
 
-        bad += compare("loss", &expected, &found, 1, 1e-5);
+        bad += compare("loss", &expected, &found, 1, 1, 1e-5);
         for (int count = 1; count < APD_LOSS_DOUBLES; count++)
             bad += loss[REF][s + count] != loss[TESTED][s + count];
     }

@@ -156,7 +156,8 @@ struct both make_plain_result(size_t n)
     return make_plain(n, random_floats(n));
 }
 
-int compare(const char *what, const float *ref, const float *tested, size_t n, double tolerance)
+int compare(const char *what, const float *ref, const float *tested, size_t n, double size,
+            double tolerance)
 {
     double squares = 0, rms;
     int bad = 0;
@@ -167,7 +168,7 @@ int compare(const char *what, const float *ref, const float *tested, size_t n, d
         squares += (double)ref[i] * ref[i];
     rms = n > 0 ? sqrt(squares / (double)n) : 0;
     for (size_t i = 0; i < n; i++) {
-        double limit = tolerance * fmax(fabs(ref[i]), fmax(rms, 1));
+        double limit = tolerance * fmax(fabs(ref[i]), fmax(rms, size));
 
         if (fabs((double)tested[i] - ref[i]) <= limit)
             continue;
@@ -185,7 +186,7 @@ int compare_activation(const char *what, struct apd_shape shape, int n, struct b
     float *host[BOTH] = {floats(elems), floats(elems)};
 
     ON_BOTH(ops->activation_export(be, shape, n, x.at[b], host[b], &err));
-    return compare(what, host[REF], host[TESTED], elems, fmax(tolerance, coarse)) +
+    return compare(what, host[REF], host[TESTED], elems, 1, fmax(tolerance, coarse)) +
            check_padding(what, shape, n, x);
 }
 
@@ -194,11 +195,11 @@ int compare_plain(const char *what, size_t n, struct both x, double tolerance)
     float *host[BOTH] = {floats(n), floats(n)};
 
     ON_BOTH(ops->download_floats(be, host[b], x.at[b], n, &err));
-    return compare(what, host[REF], host[TESTED], n, tolerance);
+    return compare(what, host[REF], host[TESTED], n, 1, tolerance);
 }
 
 /* Rows of channels() elements, of which c count. */
-static int compare_rows(const char *what, int c, size_t rows, float *const host[BOTH],
+static int compare_rows(const char *what, int c, size_t rows, float *const host[BOTH], double size,
                         double tolerance)
 {
     float *kept[BOTH] = {floats(rows * (size_t)c), floats(rows * (size_t)c)};
@@ -207,10 +208,10 @@ static int compare_rows(const char *what, int c, size_t rows, float *const host[
         for (size_t r = 0; r < rows; r++)
             memcpy(kept[b] + r * (size_t)c, host[b] + r * channels(b, c),
                    (size_t)c * sizeof(float));
-    return compare(what, kept[REF], kept[TESTED], rows * (size_t)c, tolerance);
+    return compare(what, kept[REF], kept[TESTED], rows * (size_t)c, size, tolerance);
 }
 
-int compare_channels(const char *what, int c, struct both x, double tolerance)
+int compare_channels(const char *what, int c, struct both x, double size, double tolerance)
 {
     float *host[BOTH] = {floats(channels(REF, c)), floats(channels(TESTED, c))};
     int bad = 0;
@@ -220,10 +221,11 @@ int compare_channels(const char *what, int c, struct both x, double tolerance)
         bad += host[TESTED][k] != 0;
     if (bad > 0)
         printf("# %s: padding is not zero\n", what);
-    return bad + compare_rows(what, c, 1, host, tolerance);
+    return bad + compare_rows(what, c, 1, host, size, tolerance);
 }
 
-int compare_sums(const char *what, int c, int segments, struct both x, double tolerance)
+int compare_sums(const char *what, int c, int segments, struct both x, double size,
+                 double tolerance)
 {
     float *host[BOTH];
 
@@ -238,7 +240,7 @@ int compare_sums(const char *what, int c, int segments, struct both x, double to
             host[b][i] = (float)sums[i];
         free(sums);
     }
-    return compare_rows(what, c, (size_t)segments * 2, host, tolerance);
+    return compare_rows(what, c, (size_t)segments * 2, host, size, tolerance);
 }
 
 int compare_moments(const char *what, int c, int segments, struct both x, double tolerance)
@@ -251,7 +253,7 @@ int compare_moments(const char *what, int c, int segments, struct both x, double
         host[b] = floats(n);
         OK(backend[b]->ops->download_floats(backend[b], host[b], x.at[b], n, &err));
     }
-    return compare_rows(what, c, (size_t)segments * 2, host, tolerance);
+    return compare_rows(what, c, (size_t)segments * 2, host, 1, tolerance);
 }
 
 void copy_to_ref(struct apd_shape shape, int n, struct both x)

@@ -65,15 +65,18 @@ struct both make_result(struct apd_shape shape, int n);
 struct both make_plain_result(size_t n);
 size_t channels(int b, int c);
 
-/* Mismatches: |tested - ref| > tolerance * max(|ref|, rms of ref, 1). All inputs here are of size
- * 1, so 1 is what the terms of a sum are like where the sum itself cancels. */
-int compare(const char *what, const float *ref, const float *tested, size_t n, double tolerance);
+/* Mismatches: |tested - ref| > tolerance * max(|ref|, rms of ref, size). All inputs here are of
+ * size 1; a sum of n of them is of size sqrt(n), and so are its roundings where the sum itself
+ * cancels. */
+int compare(const char *what, const float *ref, const float *tested, size_t n, double size,
+            double tolerance);
 int compare_activation(const char *what, struct apd_shape shape, int n, struct both x,
                        double tolerance);
 int compare_plain(const char *what, size_t n, struct both x, double tolerance);
-int compare_channels(const char *what, int c, struct both x, double tolerance);
+int compare_channels(const char *what, int c, struct both x, double size, double tolerance);
 /* [segments][2][C] doubles. */
-int compare_sums(const char *what, int c, int segments, struct both x, double tolerance);
+int compare_sums(const char *what, int c, int segments, struct both x, double size,
+                 double tolerance);
 /* [segments][2][C] elements. */
 int compare_moments(const char *what, int c, int segments, struct both x, double tolerance);
 
