@@ -6,7 +6,7 @@
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/dnn.h"
 
-/* Device memory that grows to the largest demand and then stays. */
+/* The backend's own device memory; without a plan each grows to the largest demand and stays. */
 enum cuda_buffer {
     CUDA_WORKSPACE, /* cuDNN's */
     CUDA_SCRATCH,   /* of the kernels' reductions */
@@ -24,8 +24,19 @@ enum cuda_buffer {
 /* A buffer that became too small while there were recordings, which may still use it. */
 struct cuda_outgrown {
     void *at;
-    size_t bytes;
     struct cuda_outgrown *next;
+};
+
+struct cuda_block;
+
+/* The planned memory; backend_arena.c. */
+struct cuda_arena {
+    char *at; /* NULL: no plan */
+    size_t bytes, used;
+    struct cuda_block *newest;
+    int measuring;
+    size_t most; /* used, when measuring */
+    size_t left; /* free on the GPU beside it, when it was taken */
 };
 
 /* Pinned host memory through which uploads go, in two halves that take turns. */
@@ -47,14 +58,14 @@ struct cuda_backend {
         size_t bytes;
     } buffer[CUDA_BUFFERS];
     struct cuda_outgrown *outgrown;
+    struct cuda_arena arena;
     int recordings; /* that exist */
     struct cuda_ring ring;
     char *bounce; /* pinned: downloads go through it */
     cudaEvent_t downloaded, staged, stage_free[2];
-    int stage;     /* the next slot */
-    int marked;    /* a profiler's range is open */
-    int recording; /* between record_begin and record_end */
-    size_t held_bytes;
+    int stage;        /* the next slot */
+    int marked;       /* a profiler's range is open */
+    int recording;    /* between record_begin and record_end */
     char device[256]; /* name */
     enum apd_code (*poll)(void *ctx, struct apd_err *err);
     void *poll_ctx;
@@ -70,6 +81,12 @@ static inline size_t cuda_channels(int c)
     return ((size_t)c + APD_CUDA_CHANNELS - 1) / APD_CUDA_CHANNELS * APD_CUDA_CHANNELS;
 }
 
+/* What a call brings along for so many rows: at the most a sample number and an epoch each. */
+static inline size_t cuda_argument_bytes(int rows)
+{
+    return (size_t)rows * 16 + 32;
+}
+
 /* At least `bytes` of device memory in *out; the content is lost when it grows. */
 APD_MUST_USE enum apd_code cuda_reserve(struct cuda_backend *cuda, enum cuda_buffer which,
                                         size_t bytes, void **out, struct apd_err *err);
@@ -81,11 +98,20 @@ void cuda_free_outgrown(struct cuda_backend *cuda);
 APD_MUST_USE enum apd_code cuda_wait(struct cuda_backend *cuda, cudaEvent_t event,
                                      struct apd_err *err);
 
+/* Frees the arena, or the buffers. */
+void cuda_arena_fini(struct cuda_backend *cuda);
+
+/* Makes the plans of a problem, whichever its op: forward and, if asked for, the gradient of w, of
+ * x; and their workspace. */
+APD_MUST_USE enum apd_code cuda_make_plans(struct cuda_backend *cuda,
+                                           struct apd_dnn_problem problem, int d_w, int d_x,
+                                           struct apd_err *err);
 /* Runs a convolution plan on the stream. */
 APD_MUST_USE enum apd_code cuda_run_plan(struct cuda_backend *cuda,
                                          const struct apd_dnn_problem *problem, const void *x,
                                          const void *w, const void *y, struct apd_err *err);
 
+void cuda_arena_ops(struct apd_backend_ops *ops);
 void cuda_memory_ops(struct apd_backend_ops *ops);
 void cuda_conv_ops(struct apd_backend_ops *ops);
 void cuda_bn_ops(struct apd_backend_ops *ops);
