@@ -132,10 +132,44 @@ struct apd_sgd {
     int nesterov;
 };
 
+/* The most that operations other than convolutions and the classifier will be given. */
+struct apd_demand {
+    int rows;               /* of input_pack() with noise, mix_images(), rows_gather() */
+    int channels, segments; /* of bn_*(); classes and segments of softmax_ce() */
+    size_t weights;         /* elements, of weights_changed() */
+    size_t stage_bytes;
+};
+
+/* What the device memory of a run comes to, in bytes. */
+struct apd_memory_plan {
+    size_t activations, weights; /* told by the caller; weights: momentum and gradients as well */
+    size_t workspace;            /* of convolutions */
+    size_t other;
+    size_t needed;      /* all of the above */
+    size_t kept;        /* not taken, for libraries that allocate by themselves */
+    size_t free, total; /* of the device, before */
+};
+
 struct apd_backend;
 
 struct apd_backend_ops {
     void (*destroy)(struct apd_backend *be);
+
+    /* ---- planning of memory; all NULL where there is none ----
+     * Before anything is allocated. Between begin and end alloc() and the *prepare() operations
+     * only measure: everything is made once and freed again, and nothing is computed. After that
+     * the same is made in earnest, of one piece of memory taken by end; more than that is APD_BUG.
+     */
+    void (*plan_begin)(struct apd_backend *be);
+    /* What is allocated now. */
+    size_t (*plan_used)(struct apd_backend *be);
+    /* plan: activations and weights are told, the rest is filled. NULL: forgets what was measured.
+     * APD_DEVICE in one sentence if the device has not that much. */
+    enum apd_code (*plan_end)(struct apd_backend *be, struct apd_memory_plan *plan,
+                              struct apd_err *err);
+    /* So that no operation allocates for what stays within the demand. Called by apd_prepare(). */
+    enum apd_code (*prepare)(struct apd_backend *be, const struct apd_demand *demand,
+                             struct apd_err *err);
 
     /* ---- memory ---- */
     /* Zeroed, aligned to 64 bytes. */
@@ -180,10 +214,10 @@ struct apd_backend_ops {
                                  const float *oihw, void *weights, struct apd_err *err);
     enum apd_code (*conv_export)(struct apd_backend *be, const struct apd_conv *conv,
                                  const void *weights, float *oihw, struct apd_err *err);
-    /* Makes ready everything for a batch of n images, so that no call below allocates for it.
-     * with_data: also backward_data. */
-    enum apd_code (*conv_prepare)(struct apd_backend *be, struct apd_conv *conv, int n,
-                                  int with_data, struct apd_err *err);
+    /* Makes ready everything for a batch of n images, so that no call below allocates for it: the
+     * forward operation and, if asked for, the gradient of the weights, of the source. */
+    enum apd_code (*conv_prepare)(struct apd_backend *be, struct apd_conv *conv, int n, int d_w,
+                                  int d_src, struct apd_err *err);
     /* dst = src * w (overwrites). */
     enum apd_code (*conv_forward)(struct apd_backend *be, struct apd_conv *conv, int n,
                                   const void *src, const void *w, void *dst, struct apd_err *err);
@@ -281,6 +315,9 @@ struct apd_backend_ops {
                                      const void *src, void *dst, struct apd_err *err);
     enum apd_code (*avgpool_backward)(struct apd_backend *be, struct apd_shape in, int n,
                                       const void *d_dst, void *d_src, struct apd_err *err);
+    /* Like conv_prepare(); NULL where there is nothing to make ready. */
+    enum apd_code (*linear_prepare)(struct apd_backend *be, int n, int in, int out, int d_w,
+                                    int d_x, struct apd_err *err);
     /* Plain rows: logits[n][out] = x[n][in] w[out][in]^T + b[out]. */
     enum apd_code (*linear_forward)(struct apd_backend *be, int n, int in, int out, const void *x,
                                     const void *w, const void *b, void *logits,
@@ -362,6 +399,12 @@ struct apd_backend {
     char layout[32];  /* layout of flat parameter arrays, e.g. "nChw16c"; equal on all workers */
     size_t elem_bytes, act_bytes;
 };
+
+static inline enum apd_code apd_prepare(struct apd_backend *be, const struct apd_demand *demand,
+                                        struct apd_err *err)
+{
+    return be->ops->prepare == NULL ? APD_OK : be->ops->prepare(be, demand, err);
+}
 
 /* Plain C, float storage, double accumulation. Single-threaded. */
 APD_MUST_USE enum apd_code apd_backend_ref(struct apd_backend **out, struct apd_err *err);

@@ -60,6 +60,9 @@ enum apd_code apd_device_look(struct apd_device_report *out, struct apd_err *err
 
 enum apd_code apd_device_settled_cuda(struct apd_backend *be, struct apd_err *err)
 {
-    apd_log(APD_LOG_INFO, "GPU memory", "held_mb=%zu", apd_cuda_held_bytes(be) >> 20);
+    size_t beside;
+
+    APD_TRY(apd_cuda_beside_plan(be, &beside, err));
+    apd_log(APD_LOG_INFO, "GPU memory beside the plan", "mb=%zu", beside >> 20);
     return apd_cuda_save_engines(be, err);
 }

@@ -68,29 +68,40 @@ static void free_bench(struct bench *bench)
     free(bench->verdict);
 }
 
-static enum apd_code make_bench(const struct apd_evaluation *ev, struct bench *bench,
-                                struct apd_err *err)
+/* What of it lies on the device. */
+static enum apd_code make_device(struct bench *bench, const struct apd_params *params, int batch,
+                                 struct apd_err *err)
 {
-    struct apd_backend *be = ev->params->be;
-    size_t n = (size_t)ev->batch, image;
+    struct apd_backend *be = bench->be = params->be;
+    const struct apd_shape shape = params->arch->image;
+    size_t n = (size_t)batch, image;
+    struct apd_demand demand = {.rows = batch,
+                                .channels = params->arch->classes,
+                                .segments = batch < APD_MAX_SEGMENTS ? batch : APD_MAX_SEGMENTS};
 
-    memset(bench, 0, sizeof *bench);
-    bench->ev = ev;
-    bench->be = be;
-    bench->pixels = (size_t)ev->params->arch->image.c * (size_t)ev->params->arch->image.h *
-                    (size_t)ev->params->arch->image.w;
-    bench->images =
-        ev->images > 0 && ev->images < ev->dataset->samples ? ev->images : ev->dataset->samples;
+    bench->pixels = (size_t)shape.c * (size_t)shape.h * (size_t)shape.w;
     image = bench->pixels * be->elem_bytes;
-    APD_TRY(apd_sampler_create(ev->sampler, ev->dataset, &bench->sampler, err));
+    APD_TRY(apd_prepare(be, &demand, err));
     APD_TRY(be->ops->alloc(be, n * image, &bench->x, err));
     APD_TRY(be->ops->alloc(be, n * image, &bench->at, err));
     APD_TRY(be->ops->alloc(be, n * image, &bench->d_x, err));
     APD_TRY(be->ops->alloc(be, n * sizeof(int32_t), (void **)&bench->label, err));
     APD_TRY(be->ops->alloc(be, n * be->elem_bytes, &bench->weight, err));
     APD_TRY(be->ops->alloc(be, n * bench->pixels, &bench->d_bytes, err));
-    APD_TRY(
-        be->ops->alloc(be, n * APD_LOSS_DOUBLES * sizeof(double), (void **)&bench->d_loss, err));
+    return be->ops->alloc(be, n * APD_LOSS_DOUBLES * sizeof(double), (void **)&bench->d_loss, err);
+}
+
+static enum apd_code make_bench(const struct apd_evaluation *ev, struct bench *bench,
+                                struct apd_err *err)
+{
+    size_t n = (size_t)ev->batch;
+
+    memset(bench, 0, sizeof *bench);
+    bench->ev = ev;
+    bench->images =
+        ev->images > 0 && ev->images < ev->dataset->samples ? ev->images : ev->dataset->samples;
+    APD_TRY(make_device(bench, ev->params, ev->batch, err));
+    APD_TRY(apd_sampler_create(ev->sampler, ev->dataset, &bench->sampler, err));
     bench->bytes = malloc(n * bench->pixels);
     bench->h_loss = malloc(n * APD_LOSS_DOUBLES * sizeof *bench->h_loss);
     bench->host_label = malloc(n * sizeof *bench->host_label);
@@ -366,6 +377,15 @@ static enum apd_code add_up(const struct bench *bench, struct apd_loss *out, str
             add_verdict(&by_class[(size_t)verdict->label], verdict);
     }
     return APD_OK;
+}
+
+enum apd_code apd_evaluate_make(const struct apd_params *params, int batch, struct apd_err *err)
+{
+    struct bench bench = {0};
+    enum apd_code rc = make_device(&bench, params, batch, err);
+
+    free_bench(&bench);
+    return rc;
 }
 
 enum apd_code apd_evaluate(const struct apd_evaluation *evaluation, struct apd_loss *out,

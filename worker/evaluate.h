@@ -49,4 +49,9 @@ struct apd_prediction {
 APD_MUST_USE enum apd_code apd_evaluate(const struct apd_evaluation *evaluation,
                                         struct apd_loss *out, struct apd_err *err);
 
+/* Makes what an evaluation in batches of `batch` has on the device, and frees it: for a backend
+ * that plans its memory. */
+APD_MUST_USE enum apd_code apd_evaluate_make(const struct apd_params *params, int batch,
+                                             struct apd_err *err);
+
 #endif

@@ -100,7 +100,7 @@ enum apd_code apd_job_open_data(struct apd_job *job, struct apd_err *err)
     return APD_OK;
 }
 
-enum apd_code apd_job_make_network(struct apd_job *job, struct apd_err *err)
+enum apd_code apd_job_open_device(struct apd_job *job, struct apd_err *err)
 {
     const struct apd_config *config = &job->config;
     const struct apd_device_place place = {job->local_rank, job->workers_on_host, job->run_dir};
@@ -108,8 +108,12 @@ enum apd_code apd_job_make_network(struct apd_job *job, struct apd_err *err)
     APD_TRY(apd_arch_build(config->model.arch, (int)config->model.width,
                            config->model.stem == APD_STEM_SMALL, job->image,
                            (int)job->train->classes, &job->arch, err));
-    APD_TRY(apd_device_open(config, &place, &job->be, job->backend_text, err));
-    return apd_params_create(job->be, &job->arch, config->train.mode != APD_MODE_VANILLA,
+    return apd_device_open(config, &place, &job->be, job->backend_text, err);
+}
+
+enum apd_code apd_job_make_params(struct apd_job *job, struct apd_err *err)
+{
+    return apd_params_create(job->be, &job->arch, job->config.train.mode != APD_MODE_VANILLA,
                              &job->params, err);
 }
 

@@ -33,9 +33,10 @@ APD_MUST_USE enum apd_code apd_job_open_data(struct apd_job *job, struct apd_err
 void apd_job_sampler(const struct apd_job *job, enum apd_split split,
                      struct apd_sampler_settings *out);
 
-/* Makes the backend, the architecture for the data's images and the parameters (zero). After the
- * data. */
-APD_MUST_USE enum apd_code apd_job_make_network(struct apd_job *job, struct apd_err *err);
+/* Makes the architecture for the data's images and the backend. After the data. */
+APD_MUST_USE enum apd_code apd_job_open_device(struct apd_job *job, struct apd_err *err);
+/* Makes the parameters (zero). After the device. */
+APD_MUST_USE enum apd_code apd_job_make_params(struct apd_job *job, struct apd_err *err);
 
 /* The plan of the training data; its shard list stays the data set's. */
 void apd_job_plan_desc(const struct apd_job *job, struct apd_plan_desc *out);

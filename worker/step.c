@@ -310,6 +310,12 @@ void *apd_step_gradient(struct apd_step *step)
     return apd_gradients_of(step->gradients, 0);
 }
 
+void apd_step_bytes(const struct apd_step *step, size_t *out_activations, size_t *out_gradients)
+{
+    *out_activations = apd_net_arena_bytes(step->net);
+    *out_gradients = (size_t)step->slices * step->params->count * step->be->elem_bytes;
+}
+
 struct apd_net *apd_step_net(struct apd_step *step)
 {
     return step->net;

@@ -48,6 +48,9 @@ APD_MUST_USE enum apd_code apd_step_create(const struct apd_step_setup *setup,
                                            struct apd_step **out, struct apd_err *err);
 void apd_step_destroy(struct apd_step **step);
 
+/* Bytes of device memory that its activations take, and the gradients of its lanes. */
+void apd_step_bytes(const struct apd_step *step, size_t *out_activations, size_t *out_gradients);
+
 /* The network of the step, for evaluation between steps. */
 struct apd_net *apd_step_net(struct apd_step *step);
 

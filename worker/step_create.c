@@ -1,5 +1,5 @@
-/* Planning a step: every buffer is made here, once, and the network's convolutions are made ready
- * for the three batch sizes that occur. */
+/* Planning a step: every buffer is made here, once, and the network and the backend are made ready
+ * for the three batch sizes that occur. No collective takes place. */
 #include "worker/step_private.h"
 
 #include "worker/tree.h"
@@ -207,12 +207,25 @@ static enum apd_code make_network(struct apd_step *step, int eval_images, struct
     APD_TRY(apd_net_create(step->params, most, 2 * step->slice_lanes,
                            (int)step->config.train.recompute, &step->net, err));
     apd_net_set_bn_eps(step->net, step->config.bn.eps);
-    APD_TRY(apd_net_prepare(step->net, train, 0, err));
+    APD_TRY(apd_net_prepare(step->net, train, 1, 0, err));
     if (step->noise_passes > 0)
-        APD_TRY(apd_net_prepare(step->net, noise, 1, err));
+        APD_TRY(
+            apd_net_prepare(step->net, noise, (int)step->config.attack.reuse_gradients, 1, err));
     if (eval_images == 0)
         return APD_OK;
-    return apd_net_prepare(step->net, eval_images, step->config.eval.attack_steps > 0, err);
+    return apd_net_prepare(step->net, eval_images, 0, step->config.eval.attack_steps > 0, err);
+}
+
+/* The worker's images of a step: those that come in, and those that are shuffled. */
+static enum apd_code prepare_images(struct apd_step *step, struct apd_err *err)
+{
+    size_t images = (size_t)step->config.train.batch / (size_t)step->lanes;
+    int aux = step->lane_count * step->aux;
+    struct apd_demand demand = {.rows = aux > step->clean ? aux : step->clean,
+                                .weights = step->params->count,
+                                .stage_bytes = (size_t)step->lane_count * images * step->pixels};
+
+    return apd_prepare(step->be, &demand, err);
 }
 
 enum apd_code apd_step_create(const struct apd_step_setup *setup, struct apd_step **out,
@@ -270,6 +283,7 @@ enum apd_code apd_step_create(const struct apd_step_setup *setup, struct apd_ste
     APD_GO(make_targets(step, err));
     APD_GO(make_mixing(step, err));
     APD_GO(make_shuffle(step, err));
+    APD_GO(prepare_images(step, err));
     *out = step;
     step = NULL;
 done:

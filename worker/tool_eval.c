@@ -276,7 +276,8 @@ static enum apd_code make_context(struct apd_eval_context *context, struct apd_e
 
     APD_TRY(find_checkpoint(job, context->options, path, sha256, err));
     APD_TRY(apd_job_open_data(job, err));
-    APD_TRY(apd_job_make_network(job, err));
+    APD_TRY(apd_job_open_device(job, err));
+    APD_TRY(apd_job_make_params(job, err));
     APD_TRY(apd_checkpoint_load_model(path, sha256[0] != '\0' ? sha256 : NULL,
                                       job->config.optim.ema_decay > 0, job->params, err));
     APD_TRY(apd_net_create(job->params, (int)job->config.eval.batch, 1, 1, &context->net, err));

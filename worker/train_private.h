@@ -1,6 +1,6 @@
 /* A worker's run in parts, shared by train*.c and by nobody else: train_start.c makes it,
- * train_books.c keeps its accounts, train_save.c evaluates and saves, train.c is the loop. Thread:
- * step. */
+ * train_plan.c sees before whether there is memory for it, train_books.c keeps its accounts,
+ * train_save.c evaluates and saves, train.c is the loop. Thread: step. */
 #ifndef APD_WORKER_TRAIN_PRIVATE_H
 #define APD_WORKER_TRAIN_PRIVATE_H
 
@@ -53,6 +53,13 @@ APD_MUST_USE enum apd_code run_start(struct run *run, const struct apd_wireup *w
                                      struct apd_err *err);
 /* Tells the coordinator how it ended and frees everything. */
 void run_end(struct run *run, enum apd_code rc, const struct apd_err *err);
+
+/* What training makes on the device, in the order in which it does. */
+APD_MUST_USE enum apd_code run_make_params(struct run *run, struct apd_err *err);
+void run_step_setup(struct run *run, struct apd_step_setup *out);
+
+/* Takes all device memory of the run; APD_DEVICE if it cannot be had. Before anything is made. */
+APD_MUST_USE enum apd_code run_plan_memory(struct run *run, struct apd_err *err);
 
 /* The coordinator hands out an epoch's shards; they have to be those of our plan. */
 APD_MUST_USE enum apd_code run_check_shards(struct run *run, uint32_t epoch, struct apd_err *err);

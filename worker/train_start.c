@@ -48,12 +48,10 @@ static enum apd_code join(struct run *run, const struct apd_wireup *wireup, int 
  * repeated. */
 static enum apd_code check_assignment(struct run *run, struct apd_err *err)
 {
-    uint32_t first, count;
+    uint32_t first = run->lane_first, count = run->lane_count;
     const struct apd_link_assignment *got = &run->assignment;
     int rank = run->job->comm->rank;
 
-    apd_plan_lanes_of(run->plan_desc.lanes, (uint32_t)run->job->comm->size, (uint32_t)rank, &first,
-                      &count);
     if (got->worker != (uint32_t)rank || got->lane_first != first || got->lane_count != count)
         return apd_fail(
             err, APD_PROTO,
@@ -63,8 +61,6 @@ static enum apd_code check_assignment(struct run *run, struct apd_err *err)
     if (strcmp(got->plan_digest, run->plan_digest) != 0)
         return apd_fail(err, APD_PROTO, "assignment: expected plan %s, found %s", run->plan_digest,
                         got->plan_digest);
-    run->lane_first = first;
-    run->lane_count = count;
     return APD_OK;
 }
 
@@ -122,19 +118,32 @@ static const struct apd_step_data *next_data(void *ctx)
     return run->progress.step + 1 < run->schedule.steps ? apd_loader_next(run->loader) : NULL;
 }
 
-static enum apd_code make_step(struct run *run, struct apd_err *err)
+enum apd_code run_make_params(struct run *run, struct apd_err *err)
 {
-    struct apd_step_setup setup = {.config = run->config,
+    APD_TRY(apd_job_make_params(run->job, err));
+    return run->config->optim.ema_decay > 0 ? apd_params_add_ema(run->job->params, err) : APD_OK;
+}
+
+void run_step_setup(struct run *run, struct apd_step_setup *out)
+{
+    *out = (struct apd_step_setup){.config = run->config,
                                    .params = run->job->params,
+                                   .comm = run->job->device_comm,
                                    .host_comm = run->job->comm,
                                    .lanes = (int)run->plan_desc.lanes,
                                    .lane_first = (int)run->lane_first,
                                    .lane_count = (int)run->lane_count,
                                    .eval_images = (int)run->config->eval.batch,
                                    .samples = run->plan_desc.samples,
+                                   .loss_scale = &run->progress.scale,
                                    .on_phase = on_phase,
                                    .next = next_data,
                                    .ctx = run};
+}
+
+static enum apd_code make_step(struct run *run, struct apd_err *err)
+{
+    struct apd_step_setup setup;
 
     APD_TRY(
         apd_device_comm(run->config, run->job->be, run->job->comm, &run->job->device_comm, err));
@@ -142,8 +151,7 @@ static enum apd_code make_step(struct run *run, struct apd_err *err)
         run->progress.scale = (struct apd_loss_scale){0};
     else if (run->progress.scale.factor == 0)
         run->progress.scale.factor = (uint64_t)exp2(floor(log2(run->config->cuda.loss_scale)));
-    setup.loss_scale = &run->progress.scale;
-    setup.comm = run->job->device_comm;
+    run_step_setup(run, &setup);
     return apd_step_create(&setup, &run->step, err);
 }
 
@@ -218,15 +226,20 @@ static enum apd_code make_saver(struct run *run, struct apd_err *err)
 /* Everything that can be wrong with this host's configuration, data or device. */
 static enum apd_code prepare(struct run *run, struct apd_err *err)
 {
+    const struct apd_comm *comm = run->job->comm;
+
     APD_TRY(apd_config_print(run->config, &run->config_yaml, err));
     APD_TRY(apd_config_digest(run->config, run->config_digest, err));
     APD_TRY(apd_job_open_data(run->job, err));
     apd_job_plan_desc(run->job, &run->plan_desc);
+    apd_plan_lanes_of(run->plan_desc.lanes, (uint32_t)comm->size, (uint32_t)comm->rank,
+                      &run->lane_first, &run->lane_count);
     APD_TRY(apd_plan_create(&run->plan_desc, &run->plan, err));
     APD_TRY(apd_plan_digest(run->plan, run->plan_digest, err));
     apd_lr_schedule_init(&run->schedule, run->config, run->plan_desc.samples);
-    APD_TRY(apd_job_make_network(run->job, err));
-    return run->config->optim.ema_decay > 0 ? apd_params_add_ema(run->job->params, err) : APD_OK;
+    APD_TRY(apd_job_open_device(run->job, err));
+    APD_TRY(run_plan_memory(run, err));
+    return run_make_params(run, err);
 }
 
 enum apd_code run_start(struct run *run, const struct apd_wireup *wireup, int rank,

@@ -203,14 +203,14 @@ static struct plan *find_plan(const struct apd_conv *conv, int n)
     return plan;
 }
 
-static enum apd_code cpu_conv_prepare(struct apd_backend *be, struct apd_conv *conv, int n,
-                                      int with_data, struct apd_err *err)
+static enum apd_code cpu_conv_prepare(struct apd_backend *be, struct apd_conv *conv, int n, int d_w,
+                                      int d_src, struct apd_err *err)
 {
     struct cpu_backend *cpu = cpu_of(be);
     struct plan *plan;
     enum apd_code rc = APD_OK;
 
-    (void)with_data; /* a plan costs no memory */
+    (void)d_w, (void)d_src; /* a plan costs no memory */
     assert(n > 0);
     if (find_plan(conv, n) != NULL)
         return APD_OK;
@@ -233,7 +233,7 @@ static enum apd_code cpu_conv_prepare(struct apd_backend *be, struct apd_conv *c
 static enum apd_code plan_for(struct apd_backend *be, struct apd_conv *conv, int n,
                               struct plan **out, struct apd_err *err)
 {
-    APD_TRY(cpu_conv_prepare(be, conv, n, 1, err));
+    APD_TRY(cpu_conv_prepare(be, conv, n, 1, 1, err));
     *out = find_plan(conv, n);
     return APD_OK;
 }

@@ -93,10 +93,7 @@ static void cuda_destroy(struct apd_backend *be)
     if (cuda->stream != NULL)
         (void)cudaStreamSynchronize(cuda->stream);
     apd_dnn_destroy(&cuda->dnn);
-    cuda_free_outgrown(cuda);
-    for (int i = 0; i < CUDA_BUFFERS; i++)
-        if (cuda->buffer[i].at != NULL)
-            (void)cudaFree(cuda->buffer[i].at);
+    cuda_arena_fini(cuda);
     for (size_t i = 0; i < sizeof events / sizeof *events; i++)
         if (events[i] != NULL)
             (void)cudaEventDestroy(events[i]);
@@ -128,6 +125,7 @@ static void fill_table(struct cuda_backend *cuda)
 
     ops->destroy = cuda_destroy;
     ops->mark = cuda_mark;
+    cuda_arena_ops(ops);
     cuda_memory_ops(ops);
     cuda_stage_ops(ops);
     cuda_conv_ops(ops);
@@ -174,9 +172,13 @@ cudaStream_t apd_cuda_stream(struct apd_backend *be)
     return cuda_of(be)->stream;
 }
 
-size_t apd_cuda_held_bytes(struct apd_backend *be)
+enum apd_code apd_cuda_beside_plan(struct apd_backend *be, size_t *out, struct apd_err *err)
 {
-    return cuda_of(be)->held_bytes;
+    size_t left = cuda_of(be)->arena.left, free_bytes, total;
+
+    CUDA_TRY(cudaMemGetInfo(&free_bytes, &total));
+    *out = left > free_bytes ? left - free_bytes : 0;
+    return APD_OK;
 }
 
 const char *apd_cuda_device_name(struct apd_backend *be)

@@ -6,7 +6,7 @@
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/dnn.h"
 
-/* Device memory that grows to the largest demand and then stays. */
+/* The backend's own device memory; without a plan each grows to the largest demand and stays. */
 enum cuda_buffer {
     CUDA_WORKSPACE, /* cuDNN's */
     CUDA_SCRATCH,   /* of the kernels' reductions */
@@ -25,8 +25,19 @@ enum cuda_buffer {
 /* A buffer that became too small while there were recordings, which may still use it. */
 struct cuda_outgrown {
     void *at;
-    size_t bytes;
     struct cuda_outgrown *next;
+};
+
+struct cuda_block;
+
+/* The planned memory; backend_arena.c. */
+struct cuda_arena {
+    char *at; /* NULL: no plan */
+    size_t bytes, used;
+    struct cuda_block *newest;
+    int measuring;
+    size_t most; /* used, when measuring */
+    size_t left; /* free on the GPU beside it, when it was taken */
 };
 
 /* Pinned host memory through which uploads go, in two halves that take turns. */
@@ -54,6 +65,7 @@ struct cuda_backend {
         size_t bytes;
     } buffer[CUDA_BUFFERS];
     struct cuda_outgrown *outgrown;
+    struct cuda_arena arena;
     int recordings;      /* that exist */
     const void *weights; /* whose copy in T CUDA_WEIGHTS is */
     size_t weights_bytes;
@@ -62,9 +74,8 @@ struct cuda_backend {
     cudaEvent_t downloaded;
     struct cuda_slot slot[2];
     int next_slot;
-    int marked;    /* a profiler's range is open */
-    int recording; /* between record_begin and record_end */
-    size_t held_bytes;
+    int marked;       /* a profiler's range is open */
+    int recording;    /* between record_begin and record_end */
     char device[256]; /* name */
     enum apd_code (*poll)(void *ctx, struct apd_err *err);
     void *poll_ctx;
@@ -80,6 +91,12 @@ static inline size_t cuda_channels(int c)
     return ((size_t)c + APD_CUDA_CHANNELS - 1) / APD_CUDA_CHANNELS * APD_CUDA_CHANNELS;
 }
 
+/* What a call brings along for so many rows: at the most a sample number and an epoch each. */
+static inline size_t cuda_argument_bytes(int rows)
+{
+    return (size_t)rows * 16 + 32;
+}
+
 /* At least `bytes` of device memory in *out; the content is lost when it grows. */
 APD_MUST_USE enum apd_code cuda_reserve(struct cuda_backend *cuda, enum cuda_buffer which,
                                         size_t bytes, void **out, struct apd_err *err);
@@ -91,6 +108,14 @@ void cuda_free_outgrown(struct cuda_backend *cuda);
 APD_MUST_USE enum apd_code cuda_wait(struct cuda_backend *cuda, cudaEvent_t event,
                                      struct apd_err *err);
 
+/* Frees the arena, or the buffers. */
+void cuda_arena_fini(struct cuda_backend *cuda);
+
+/* Makes the plans of a problem, whichever its op: forward and, if asked for, the gradient of w, of
+ * x; and their workspace. */
+APD_MUST_USE enum apd_code cuda_make_plans(struct cuda_backend *cuda,
+                                           struct apd_dnn_problem problem, int d_w, int d_x,
+                                           struct apd_err *err);
 /* Runs a convolution plan on the stream. */
 APD_MUST_USE enum apd_code cuda_run_plan(struct cuda_backend *cuda,
                                          const struct apd_dnn_problem *problem, const void *x,
@@ -106,6 +131,7 @@ APD_MUST_USE enum apd_code cuda_stage_read_begin(struct cuda_backend *cuda, cons
 APD_MUST_USE enum apd_code cuda_stage_read_end(struct cuda_backend *cuda, const uint8_t *bytes,
                                                struct apd_err *err);
 
+void cuda_arena_ops(struct apd_backend_ops *ops);
 void cuda_memory_ops(struct apd_backend_ops *ops);
 void cuda_stage_ops(struct apd_backend_ops *ops);
 void cuda_conv_ops(struct apd_backend_ops *ops);

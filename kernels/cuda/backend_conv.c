@@ -125,19 +125,18 @@ static enum apd_code cuda_conv_export(struct apd_backend *be, const struct apd_c
     return rc;
 }
 
-static enum apd_code cuda_conv_prepare(struct apd_backend *be, struct apd_conv *conv, int n,
-                                       int with_data, struct apd_err *err)
+enum apd_code cuda_make_plans(struct cuda_backend *cuda, struct apd_dnn_problem problem, int d_w,
+                              int d_x, struct apd_err *err)
 {
-    struct cuda_backend *cuda = cuda_of(be);
+    const int wanted[APD_DNN_OPS] = {
+        [APD_DNN_FORWARD] = 1, [APD_DNN_BACKWARD_DATA] = d_x, [APD_DNN_BACKWARD_FILTER] = d_w};
     const struct apd_dnn_plan *plan;
     void *ignored;
 
     for (enum apd_dnn_op op = 0; op < APD_DNN_OPS; op++) {
-        struct apd_dnn_problem problem = problem_of(cuda, conv, op, n);
-
-        if (op == APD_DNN_BACKWARD_DATA && !with_data)
-            continue;
-        APD_TRY(apd_dnn_plan(cuda->dnn, &problem, &plan, err));
+        problem.op = op;
+        if (wanted[op])
+            APD_TRY(apd_dnn_plan(cuda->dnn, &problem, &plan, err));
     }
     return cuda_reserve(cuda, CUDA_WORKSPACE, apd_dnn_workspace_bytes(cuda->dnn), &ignored, err);
 }
@@ -166,6 +165,25 @@ static enum apd_code images_in(struct cuda_backend *cuda, const struct apd_conv 
     if (src != NULL)
         CUDA_TRY(apd_cuda_image_to_activation(cuda->is.type, n, in, src, *out, cuda->stream));
     return APD_OK;
+}
+
+/* Where the gradient of the weights comes out, before it is added to d_w. */
+static enum apd_code fresh_weights(struct cuda_backend *cuda, const struct apd_conv *conv,
+                                   void **out, struct apd_err *err)
+{
+    return cuda_reserve(cuda, CUDA_D_WEIGHTS, weight_elems(conv) * cuda->base.act_bytes, out, err);
+}
+
+static enum apd_code cuda_conv_prepare(struct apd_backend *be, struct apd_conv *conv, int n,
+                                       int d_w, int d_src, struct apd_err *err)
+{
+    struct cuda_backend *cuda = cuda_of(be);
+    void *ignored;
+
+    APD_TRY(cuda_make_plans(cuda, problem_of(cuda, conv, APD_DNN_FORWARD, n), d_w, d_src, err));
+    if (conv->shape.input_is_image)
+        APD_TRY(images_in(cuda, conv, n, NULL, &ignored, err));
+    return d_w ? fresh_weights(cuda, conv, &ignored, err) : APD_OK;
 }
 
 static enum apd_code cuda_conv_forward(struct apd_backend *be, struct apd_conv *conv, int n,
@@ -214,7 +232,7 @@ static enum apd_code cuda_conv_backward_weights(struct apd_backend *be, struct a
         APD_TRY(images_in(cuda, conv, n, src, &images, err));
         src = images;
     }
-    APD_TRY(cuda_reserve(cuda, CUDA_D_WEIGHTS, weight_elems(conv) * be->act_bytes, &fresh, err));
+    APD_TRY(fresh_weights(cuda, conv, &fresh, err));
     APD_TRY(cuda_run_plan(cuda, &problem, src, fresh, d_dst, err));
     CUDA_TRY(apd_cuda_accumulate(cuda->is.type, weight_elems(conv), fresh, d_w, cuda->stream));
     return APD_OK;

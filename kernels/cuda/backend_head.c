@@ -93,6 +93,18 @@ static enum apd_code weights_in(struct cuda_backend *cuda, const struct apd_dnn_
     return APD_OK;
 }
 
+static enum apd_code cuda_linear_prepare(struct apd_backend *be, int n, int in, int out, int d_w,
+                                         int d_x, struct apd_err *err)
+{
+    struct cuda_backend *cuda = cuda_of(be);
+    void *ignored;
+
+    APD_TRY(cuda_make_plans(cuda, product(cuda, APD_DNN_FORWARD, n, in, out), d_w, d_x, err));
+    APD_TRY(rows_in(cuda, CUDA_ROWS_IN, n, n, in, NULL, &ignored, err));
+    APD_TRY(rows_in(cuda, CUDA_ROWS_OUT, n, n, out, NULL, &ignored, err));
+    return rows_in(cuda, CUDA_ROWS_WEIGHTS, out, (int)cuda_channels(out), in, NULL, &ignored, err);
+}
+
 static enum apd_code cuda_linear_forward(struct apd_backend *be, int n, int in, int out,
                                          const void *x, const void *w, const void *b, void *logits,
                                          struct apd_err *err)
@@ -169,6 +181,7 @@ void cuda_head_ops(struct apd_backend_ops *ops)
     ops->maxpool_backward = cuda_maxpool_backward;
     ops->avgpool_forward = cuda_avgpool_forward;
     ops->avgpool_backward = cuda_avgpool_backward;
+    ops->linear_prepare = cuda_linear_prepare;
     ops->linear_forward = cuda_linear_forward;
     ops->linear_backward_data = cuda_linear_backward_data;
     ops->linear_backward_weights = cuda_linear_backward_weights;

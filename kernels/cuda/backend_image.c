@@ -27,7 +27,7 @@ static enum apd_code cuda_input_pack(struct apd_backend *be, int n, size_t pixel
     void *ignored;
 
     if (noise != NULL) {
-        APD_TRY(cuda_reserve(cuda, CUDA_ARGUMENTS, (size_t)n * 16 + 32, &ignored, err));
+        APD_TRY(cuda_reserve(cuda, CUDA_ARGUMENTS, cuda_argument_bytes(n), &ignored, err));
         APD_TRY(
             argument(cuda, &used, noise->sample, (size_t)n * sizeof *noise->sample, &sample, err));
         APD_TRY(argument(cuda, &used, noise->epoch, (size_t)n * sizeof *noise->epoch, &epoch, err));
@@ -50,7 +50,7 @@ static enum apd_code cuda_attack_step(struct apd_backend *be, int n, size_t pixe
     void *ignored;
 
     if (slot != NULL) {
-        APD_TRY(cuda_reserve(cuda, CUDA_ARGUMENTS, bytes + 16, &ignored, err));
+        APD_TRY(cuda_reserve(cuda, CUDA_ARGUMENTS, cuda_argument_bytes(n), &ignored, err));
         APD_TRY(argument(cuda, &used, slot, bytes, &device, err));
     }
     CUDA_TRY(apd_cuda_attack_step(n, pixels, x, at, d_x, step, eps, device, next, cuda->stream));
@@ -62,12 +62,12 @@ static enum apd_code cuda_mix_images(struct apd_backend *be, int n, struct apd_s
                                      struct apd_err *err)
 {
     struct cuda_backend *cuda = cuda_of(be);
-    size_t bytes = (size_t)n * sizeof *mix->partner, used = 0;
+    size_t used = 0;
     const void *partner;
     void *ignored;
 
-    APD_TRY(cuda_reserve(cuda, CUDA_ARGUMENTS, bytes + 16, &ignored, err));
-    APD_TRY(argument(cuda, &used, mix->partner, bytes, &partner, err));
+    APD_TRY(cuda_reserve(cuda, CUDA_ARGUMENTS, cuda_argument_bytes(n), &ignored, err));
+    APD_TRY(argument(cuda, &used, mix->partner, (size_t)n * sizeof *mix->partner, &partner, err));
     CUDA_TRY(apd_cuda_mix_images(n, shape, src, mix, partner, dst, cuda->stream));
     return APD_OK;
 }
@@ -77,14 +77,14 @@ static enum apd_code cuda_rows_gather(struct apd_backend *be, int rows, size_t r
                                       struct apd_err *err)
 {
     struct cuda_backend *cuda = cuda_of(be);
-    size_t bytes = (size_t)rows * sizeof *index, used = 0;
+    size_t used = 0;
     const void *device;
     void *ignored;
 
     if (rows == 0)
         return APD_OK;
-    APD_TRY(cuda_reserve(cuda, CUDA_ARGUMENTS, bytes + 16, &ignored, err));
-    APD_TRY(argument(cuda, &used, index, bytes, &device, err));
+    APD_TRY(cuda_reserve(cuda, CUDA_ARGUMENTS, cuda_argument_bytes(rows), &ignored, err));
+    APD_TRY(argument(cuda, &used, index, (size_t)rows * sizeof *index, &device, err));
     CUDA_TRY(
         apd_cuda_rows_gather(rows, row_elems * be->elem_bytes, src, device, dst, cuda->stream));
     return APD_OK;

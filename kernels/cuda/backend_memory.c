@@ -1,107 +1,13 @@
-/* Memory of the CUDA backend: allocation, and the ways between host and device. Small uploads go
- * through a pinned ring, so that the caller's memory is free at once and nobody waits; downloads
- * wait, polling. */
+/* The CUDA backend's ways between host and device. Small uploads go through a pinned ring, so that
+ * the caller's memory is free at once and nobody waits; downloads wait, polling. */
 #include "kernels/cuda/backend.h"
 #include "kernels/shape.h"
 
 #include <sched.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 enum { HALF_BYTES = 4 << 20, BOUNCE_BYTES = 4 << 20, SPINS = 2000 };
-
-/* ---------------------------------------------------------------- allocation */
-
-static enum apd_code allocate(struct cuda_backend *cuda, size_t bytes, void **out,
-                              struct apd_err *err)
-{
-    size_t free_bytes = 0, total = 0;
-    cudaError_t status;
-
-    if (cuda->recording)
-        return apd_fail(err, APD_BUG, "%zu bytes of GPU memory wanted in a recording", bytes);
-    status = cudaMalloc(out, bytes > 0 ? bytes : 1);
-    if (status == cudaErrorMemoryAllocation) {
-        (void)cudaGetLastError();
-        (void)cudaMemGetInfo(&free_bytes, &total);
-        return apd_fail(
-            err, APD_DEVICE,
-            "GPU out of memory: %zu MiB more are needed beside the %zu MiB held, %zu MiB "
-            "of %zu MiB are free; lower train.batch or eval.batch, or use more workers",
-            bytes >> 20, cuda->held_bytes >> 20, free_bytes >> 20, total >> 20);
-    }
-    APD_TRY(apd_cuda_check(status, "cudaMalloc", err));
-    cuda->held_bytes += bytes;
-    return APD_OK;
-}
-
-static enum apd_code cuda_alloc(struct apd_backend *be, size_t bytes, void **out,
-                                struct apd_err *err)
-{
-    struct cuda_backend *cuda = cuda_of(be);
-
-    APD_TRY(allocate(cuda, bytes, out, err));
-    return apd_cuda_check(cudaMemsetAsync(*out, 0, bytes > 0 ? bytes : 1, cuda->stream),
-                          "clearing new memory", err);
-}
-
-static void cuda_free(struct apd_backend *be, void *device)
-{
-    (void)be;
-    (void)cudaFree(device);
-}
-
-static enum apd_code outgrow(struct cuda_backend *cuda, enum cuda_buffer which, struct apd_err *err)
-{
-    struct cuda_outgrown *old;
-
-    if (cuda->buffer[which].at == NULL)
-        return APD_OK;
-    old = malloc(sizeof *old);
-    if (old == NULL)
-        return apd_fail(err, APD_NOMEM, "buffer");
-    *old =
-        (struct cuda_outgrown){cuda->buffer[which].at, cuda->buffer[which].bytes, cuda->outgrown};
-    cuda->outgrown = old;
-    cuda->buffer[which].at = NULL;
-    cuda->buffer[which].bytes = 0;
-    if (cuda->recordings == 0)
-        cuda_free_outgrown(cuda);
-    return APD_OK;
-}
-
-void cuda_free_outgrown(struct cuda_backend *cuda)
-{
-    while (cuda->outgrown != NULL) {
-        struct cuda_outgrown *old = cuda->outgrown;
-
-        cuda->outgrown = old->next;
-        cuda->held_bytes -= old->bytes;
-        (void)cudaFree(old->at); /* waits for those who use it */
-        free(old);
-    }
-}
-
-enum apd_code cuda_reserve(struct cuda_backend *cuda, enum cuda_buffer which, size_t bytes,
-                           void **out, struct apd_err *err)
-{
-    enum apd_code rc;
-    void *grown;
-
-    if (bytes > cuda->buffer[which].bytes) {
-        APD_TRY(allocate(cuda, bytes, &grown, err));
-        rc = outgrow(cuda, which, err);
-        if (rc != APD_OK) {
-            (void)cudaFree(grown);
-            return rc;
-        }
-        cuda->buffer[which].at = grown;
-        cuda->buffer[which].bytes = bytes;
-    }
-    *out = cuda->buffer[which].at;
-    return APD_OK;
-}
 
 /* ---------------------------------------------------------------- waiting */
 
@@ -255,8 +161,6 @@ static enum apd_code cuda_activation_export(struct apd_backend *be, struct apd_s
 
 void cuda_memory_ops(struct apd_backend_ops *ops)
 {
-    ops->alloc = cuda_alloc;
-    ops->free = cuda_free;
     ops->upload = cuda_upload;
     ops->download = cuda_download;
     ops->upload_floats = cuda_upload_floats;

@@ -26,8 +26,12 @@ APD_MUST_USE enum apd_code apd_backend_cuda(const struct apd_cuda_options *optio
 /* How many GPUs are visible; APD_DEVICE as above if none can be. */
 APD_MUST_USE enum apd_code apd_cuda_devices(int *out, struct apd_err *err);
 
-/* Device memory held, and the GPU's name. */
-size_t apd_cuda_held_bytes(struct apd_backend *be);
+/* Bytes of the GPU's memory that others - CUDA, cuDNN, NCCL, other processes - have taken since the
+ * backend took what was planned. */
+APD_MUST_USE enum apd_code apd_cuda_beside_plan(struct apd_backend *be, size_t *out,
+                                                struct apd_err *err);
+
+/* The GPU's name. */
 const char *apd_cuda_device_name(struct apd_backend *be);
 
 /* Why the file of engines was left unused; "" if it was not. */

@@ -1,12 +1,20 @@
 /* What all reductions share: the second stage, and how much memory lies between the two. */
 #include "kernels/cuda/reduce.cuh"
 
+/* No less than what fewer channels or segments need. */
+static size_t most_sums(size_t c, size_t segments)
+{
+    size_t few = at_most(MOST_PARTS * segments * c, MOST_BLOCKS * at_most(c, MOST_COLS * GROUP));
+    size_t many = 4 * segments * c; /* see most_parts() */
+
+    return few > many ? few : many;
+}
+
 extern "C" size_t apd_cuda_scratch_bytes(int channels, int segments)
 {
     int c = rounded_channels(channels);
-    Tile t = tile_of(c);
     /* Two layers, two sums each. */
-    size_t sums = most_parts(t, segments) * size_t(segments) * 4 * size_t(c) * sizeof(double);
+    size_t sums = most_sums(size_t(c), size_t(segments)) * 4 * sizeof(double);
     size_t others = size_t(MOST_PARTS) * 4 * sizeof(double) * size_t(segments);
     size_t columns = size_t(COLUMN_PARTS) * size_t(c) * sizeof(double);
 

@@ -70,13 +70,14 @@ static enum apd_code ref_conv_export(struct apd_backend *be, const struct apd_co
     return be->ops->download_floats(be, oihw, weights, ref_conv_weight_elems(conv), err);
 }
 
-static enum apd_code ref_conv_prepare(struct apd_backend *be, struct apd_conv *conv, int n,
-                                      int with_data, struct apd_err *err)
+static enum apd_code ref_conv_prepare(struct apd_backend *be, struct apd_conv *conv, int n, int d_w,
+                                      int d_src, struct apd_err *err)
 {
     (void)be;
     (void)conv;
     (void)n;
-    (void)with_data;
+    (void)d_w;
+    (void)d_src;
     (void)err;
     return APD_OK;
 }

@@ -94,7 +94,7 @@ static double bench_conv(const struct apd_conv_shape *s)
     double total = 0;
 
     MUST(be->ops->conv_create(be, s, &conv, &err));
-    MUST(be->ops->conv_prepare(be, conv, batch, 1, &err));
+    MUST(be->ops->conv_prepare(be, conv, batch, 1, 1, &err));
     w = device(be->ops->conv_weight_elems(conv) * be->elem_bytes);
     d_w = device(be->ops->conv_weight_elems(conv) * be->elem_bytes);
     for (int i = 0; i < 3; i++) {

@@ -206,6 +206,56 @@ def test_images_of_the_next_step_come_in_while_one_computes(data, workdir):
     assert found
 
 
+PLANS = {
+    "fp16, attacked evaluation": {"cuda": {"precision": "fp16"}, "eval": {"attack_steps": 1, "attack_images": 20},
+                                  "optim": {"ema_decay": 0.9}},
+    "gradients not reused, cutmix": {"attack": {"reuse_gradients": False, "steps": 2},
+                                     "mix": {"kind": "cutmix", "noise": True, "adv": True}},
+    "bn.sync full, recompute": {"bn": {"sync": "full"}, "train": {"recompute": True}},
+    "vanilla": {"train": {"mode": "vanilla"}},
+}
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_memory_is_taken_once_and_what_is_planned_is_used(data, workdir, plan):
+    """Two epochs with an evaluation after each: nothing is allocated or planned once training begins."""
+    changes = support.merged({"train": {"epochs": 2, "max_steps": 0, "batch": 40, "lanes": 2},
+                              "eval": {"every_epochs": 1}}, PLANS[plan])
+    run_dir = train(workdir, data, "run", settings={"TRACE": workdir / "trace.jsonl"}, **changes)
+    done = [json.loads(line) for line in (workdir / "trace.jsonl").read_text().splitlines()]
+    calls = [call["kind"] for call in done if call["stream"] == -1]
+    assert calls == ["plan"] * (len(calls) - 1) + ["malloc"]
+    plans, runs = ({(call["name"], call["bytes"]) for call in done if call["kind"] == kind}
+                   for kind in ("plan", "dnn"))
+    assert plans == runs
+    assert len(support.records(run_dir, "evaluation")) > 1
+    assert "GPU memory planned" in (run_dir / "logs" / "rank-1.log").read_text()
+
+
+def test_memory_that_does_not_suffice_ends_the_start_before_the_first_step(data, workdir):
+    changes = {"train": {"max_steps": 1}, "eval": {"attack_steps": 1}}
+    train(workdir, data, "ample", settings={"TRACE": workdir / "trace.jsonl"}, **changes)
+    call, = [json.loads(line) for line in (workdir / "trace.jsonl").read_text().splitlines() if '"malloc"' in line]
+    enough = call["bytes"] + (512 << 20)  # what is kept for CUDA's libraries
+    train(workdir, data, "enough", settings={"MEMORY": enough}, **changes)
+    done = train(workdir, data, "little", check=69, settings={"MEMORY": enough - 1}, **changes)
+    line, = done.stderr.strip().splitlines()
+    for part in ("GPU memory does not suffice", "MiB are needed (activations ", "weights and gradients ",
+                 "workspace ", "MiB are free", "lower train.batch or eval.batch"):
+        assert part in line
+    assert (workdir / "little" / "generation").read_text().strip() == "1"
+    assert not support.records(workdir / "little", "step")
+
+
+def test_workers_plan_alike_and_take_one_piece_each(data, workdir):
+    """Beside it there is the number with which NCCL's first sum is made."""
+    train(workdir, data, "run", workers=2, settings={"TRACE": workdir / "trace-%r.jsonl"})
+    for file in workdir.glob("trace-*.jsonl"):
+        done = [json.loads(line) for line in file.read_text().splitlines()]
+        assert [call["bytes"] > 8 for call in done if call["kind"] == "malloc"] == [True, False]
+    assert len(list(workdir.glob("trace-*.jsonl"))) == 2
+
+
 def test_accuracy_is_that_of_the_cpu(tmp_path_factory, workdir):
     """The quick start's network and recipe, on a part of its data that fits the time."""
     data = support.make_data(tmp_path_factory.mktemp("part"), train=1000, test=200)

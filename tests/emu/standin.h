@@ -43,6 +43,9 @@ struct standin_kernel {
 /* name: mangled, as nvcc has it; copied, as is the kernel. */
 void standin_register_kernel(const char *name, const struct standin_kernel *kernel);
 
+/* A line in the trace for a call that is no operation, as stream -1. */
+void standin_note(const char *kind, const char *name, size_t bytes);
+
 /* Whether [p, p + bytes) lies within one live piece of device memory. */
 int standin_is_device_memory(const void *p, size_t bytes);
 

@@ -237,6 +237,68 @@ cudnnStatus_t cudnnBackendSetAttribute(cudnnBackendDescriptor_t descriptor,
     return put(d, name, type, count, values);
 }
 
+static int64_t elements(const int64_t dim[4])
+{
+    return dim[0] * dim[1] * dim[2] * dim[3];
+}
+
+static void operand_bytes(const struct convolution *conv, int64_t out[3])
+{
+    int64_t size = conv->type == CUDNN_DATA_FLOAT ? 4 : 2;
+
+    out[0] = size * elements(conv->x);
+    out[1] = size * elements(conv->w);
+    out[2] = size * elements(conv->y);
+}
+
+/* Which of x, w, y the operation writes. */
+static int result_of(const struct convolution *conv)
+{
+    switch (conv->op) {
+    case CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR:
+        return 2;
+    case CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR:
+        return 0;
+    default:
+        return 1;
+    }
+}
+
+static const char *name_of(const struct convolution *conv)
+{
+    static const char *const names[3] = {"backward data", "backward filter", "forward"};
+
+    return names[result_of(conv)];
+}
+
+static void convolution_of(const struct descriptor *plan, struct convolution *out)
+{
+    const struct descriptor *engine = part_of(
+        part_of(plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG), CUDNN_ATTR_ENGINECFG_ENGINE);
+
+    convolution_read(
+        part_of(part_of(engine, CUDNN_ATTR_ENGINE_OPERATION_GRAPH), CUDNN_ATTR_OPERATIONGRAPH_OPS),
+        out);
+    out->engine = (int)int_of(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX);
+}
+
+/* Of all operands: in the trace it tells convolutions apart, and plans stand there as they do. */
+static size_t all_bytes(const struct convolution *conv)
+{
+    int64_t bytes[3];
+
+    operand_bytes(conv, bytes);
+    return (size_t)(bytes[0] + bytes[1] + bytes[2]);
+}
+
+static void note_plan(const struct descriptor *plan)
+{
+    struct convolution conv;
+
+    convolution_of(plan, &conv);
+    standin_note("plan", name_of(&conv), all_bytes(&conv));
+}
+
 cudnnStatus_t cudnnBackendFinalize(cudnnBackendDescriptor_t descriptor)
 {
     struct descriptor *d = descriptor;
@@ -246,6 +308,8 @@ cudnnStatus_t cudnnBackendFinalize(cudnnBackendDescriptor_t descriptor)
         return refuse(CUDNN_STATUS_BAD_PARAM, "descriptor %d is finalized", (int)d->type);
     TRY(check_descriptor(d));
     d->finalized = 1;
+    if (d->type == CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR)
+        note_plan(d);
     return CUDNN_STATUS_SUCCESS;
 }
 
@@ -401,37 +465,10 @@ cudnnStatus_t cudnnBackendGetAttribute(cudnnBackendDescriptor_t const descriptor
 
 /* ---- execution ---- */
 
-static int64_t elements(const int64_t dim[4])
-{
-    return dim[0] * dim[1] * dim[2] * dim[3];
-}
-
-static void operand_bytes(const struct convolution *conv, int64_t out[3])
-{
-    int64_t size = conv->type == CUDNN_DATA_FLOAT ? 4 : 2;
-
-    out[0] = size * elements(conv->x);
-    out[1] = size * elements(conv->w);
-    out[2] = size * elements(conv->y);
-}
-
 static int overlap(const void *a, int64_t a_bytes, const void *b, int64_t b_bytes)
 {
     return (const char *)a < (const char *)b + b_bytes &&
            (const char *)b < (const char *)a + a_bytes;
-}
-
-/* Which of x, w, y the operation writes. */
-static int result_of(const struct convolution *conv)
-{
-    switch (conv->op) {
-    case CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR:
-        return 2;
-    case CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR:
-        return 0;
-    default:
-        return 1;
-    }
 }
 
 static cudnnStatus_t find_operands(const struct descriptor *pack, struct job *job)
@@ -482,13 +519,7 @@ static cudnnStatus_t check_memory(const struct descriptor *pack, struct job *job
 static cudnnStatus_t fill_job(const struct descriptor *plan, const struct descriptor *pack,
                               struct job *job)
 {
-    const struct descriptor *engine = part_of(
-        part_of(plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG), CUDNN_ATTR_ENGINECFG_ENGINE);
-
-    convolution_read(
-        part_of(part_of(engine, CUDNN_ATTR_ENGINE_OPERATION_GRAPH), CUDNN_ATTR_OPERATIONGRAPH_OPS),
-        &job->conv);
-    job->conv.engine = (int)int_of(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX);
+    convolution_of(plan, &job->conv);
     TRY(find_operands(pack, job));
     return check_memory(pack, job);
 }
@@ -501,15 +532,14 @@ static int attempt(void *job)
 
 static cudnnStatus_t enqueue(cudaStream_t stream, struct job *job)
 {
-    static const char *const names[3] = {"backward data", "backward filter", "forward"};
-    int result = result_of(&job->conv);
-    struct standin_work work = {
-        .kind = "dnn", .name = names[result], .attempt = attempt, .destroy = free, .arg = job};
-    int64_t bytes[3];
+    struct standin_work work = {.kind = "dnn",
+                                .name = name_of(&job->conv),
+                                .bytes = all_bytes(&job->conv),
+                                .attempt = attempt,
+                                .destroy = free,
+                                .arg = job};
     cudaError_t error;
 
-    operand_bytes(&job->conv, bytes);
-    work.bytes = (size_t)bytes[result];
     error = standin_enqueue(stream, &work);
     if (error != cudaSuccess)
         return refuse(CUDNN_STATUS_EXECUTION_FAILED_CUDART, "%s", cudaGetErrorString(error));

@@ -232,6 +232,7 @@ static cudaError_t allocate(void **out, size_t bytes, const void *by)
     if (m.open == Memory::CLOSED || (m.open >= 0 && m.open != device))
         protect(start, a, PROT_NONE);
     m.all[start] = a;
+    note("malloc", "", bytes);
     *out = start;
     return cudaSuccess;
 }

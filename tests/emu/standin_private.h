@@ -121,6 +121,8 @@ void advance();
 bool is_done(const OpPtr &op);
 uint64_t draw();
 long executed();
+/* A line in the trace for a call that is no operation, as stream -1. */
+void note(const char *kind, const char *name, size_t bytes);
 int report_operations();
 /* The operation that runs now, for messages; NULL: none. */
 const Work *running();

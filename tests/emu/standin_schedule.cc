@@ -136,14 +136,19 @@ OpPtr add_op(const WorkPtr &work, const std::vector<OpPtr> &after, int lane)
     return op;
 }
 
-static void write_trace(const Op &op, const Work &work)
+static void write_trace(int lane, const char *kind, const char *name, size_t bytes)
 {
     Schedule &s = schedule();
 
     if (s.trace != NULL)
         fprintf(s.trace,
                 "{\"seq\":%ld,\"stream\":%d,\"kind\":\"%s\",\"name\":\"%s\",\"bytes\":%zu}\n",
-                s.executed, op.lane, work.kind, work.name.c_str(), work.bytes);
+                s.executed, lane, kind, name, bytes);
+}
+
+void note(const char *kind, const char *name, size_t bytes)
+{
+    write_trace(-1, kind, name, bytes);
 }
 
 /* A host function may take its time and wait for other threads, so the lock is open meanwhile. */
@@ -194,7 +199,7 @@ static bool try_op(const OpPtr &op)
         set_fault((cudaError_t)-result);
     s.executed++;
     if (fault() == cudaSuccess)
-        write_trace(*op, *work);
+        write_trace(op->lane, work->kind, work->name.c_str(), work->bytes);
     s.ready.erase(std::find(s.ready.begin(), s.ready.end(), op));
     finish(op);
     return true;
@@ -308,6 +313,13 @@ cudaError_t standin_enqueue(cudaStream_t stream, const struct standin_work *work
         made->device = s->device;
         return enqueue(s, made);
     });
+}
+
+void standin_note(const char *kind, const char *name, size_t bytes)
+{
+    std::unique_lock<std::mutex> guard(lock());
+
+    note(kind, name, bytes);
 }
 
 long standin_operations(void)

@@ -75,7 +75,7 @@ int check_conv(const struct apd_conv_shape *shape, int n, double tolerance)
     int bad = 0;
 
     ON_BOTH(ops->conv_create(be, shape, &conv[b], &err));
-    ON_BOTH(ops->conv_prepare(be, conv[b], n, 1, &err));
+    ON_BOTH(ops->conv_prepare(be, conv[b], n, 1, 1, &err));
     src = make_src(shape, n, random_floats((size_t)n * apd_shape_elems(shape->in)));
     d_dst = make_activation(out, n, random_floats((size_t)n * apd_shape_elems(out)));
     dst = make_result(out, n);

@@ -136,7 +136,7 @@ static void a_recording_goes_on_after_a_larger_batch(void **state)
     assert_int_equal(ops->upload_floats(be, src, host, sizeof host / sizeof *host, &err), APD_OK);
     assert_int_equal(ops->conv_import(be, conv, host, w, &err), APD_OK);
     assert_int_equal(ops->weights_changed(be, w, ops->conv_weight_elems(conv), &err), APD_OK);
-    assert_int_equal(ops->conv_prepare(be, conv, SMALL, 0, &err), APD_OK);
+    assert_int_equal(ops->conv_prepare(be, conv, SMALL, 0, 0, &err), APD_OK);
     assert_int_equal(ops->conv_forward(be, conv, SMALL, src, w, dst, &err), APD_OK);
     assert_int_equal(
         ops->activation_export(be, (struct apd_shape){8, 9, 7}, SMALL, dst, first, &err), APD_OK);
@@ -144,7 +144,7 @@ static void a_recording_goes_on_after_a_larger_batch(void **state)
     assert_int_equal(ops->record_begin(be, &err), APD_OK);
     assert_int_equal(ops->conv_forward(be, conv, SMALL, src, w, dst, &err), APD_OK);
     assert_int_equal(ops->record_end(be, &recording, &err), APD_OK);
-    assert_int_equal(ops->conv_prepare(be, conv, LARGE, 0, &err), APD_OK);
+    assert_int_equal(ops->conv_prepare(be, conv, LARGE, 0, 0, &err), APD_OK);
     assert_int_equal(ops->conv_forward(be, conv, LARGE, src, w, dst, &err), APD_OK);
     assert_int_equal(ops->zero(be, dst, dst_bytes, &err), APD_OK);
     assert_int_equal(ops->replay(be, recording, &err), APD_OK);

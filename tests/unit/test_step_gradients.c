@@ -212,7 +212,7 @@ static double check_image_gradient(struct stepper *stepper, enum apd_bn_set set,
     pass.loss = loss;
     pass.targets = &targets;
     pass.d_images = d_x;
-    assert_int_equal(apd_net_prepare(net, N, 1, &err), APD_OK);
+    assert_int_equal(apd_net_prepare(net, N, 1, 1, &err), APD_OK);
     assert_int_equal(apd_net_forward(net, &pass, &err), APD_OK);
     assert_int_equal(apd_net_backward(net, &pass, &err), APD_OK);
     pass.d_images = NULL;

@@ -161,14 +161,26 @@ void apd_net_destroy(struct apd_net **net)
     *net = NULL;
 }
 
-enum apd_code apd_net_prepare(struct apd_net *net, int n, int image_gradient, struct apd_err *err)
+enum apd_code apd_net_prepare(struct apd_net *net, int n, int d_weights, int d_images,
+                              struct apd_err *err)
 {
+    const struct apd_backend_ops *ops = net->be->ops;
+    const struct apd_arch *arch = net->arch;
+    struct apd_demand demand = {.channels = arch->classes, .segments = net->max_segments};
+    int backward = d_weights || d_images;
+
     if (n > net->max_images)
         return apd_fail(err, APD_BUG, "batch of %d images, planned for %d", n, net->max_images);
-    for (int i = 0; i < net->arch->layer_count; i++)
-        APD_TRY(net->be->ops->conv_prepare(net->be, net->params->conv[i], n,
-                                           i > 0 || image_gradient, err));
-    return APD_OK;
+    for (int i = 0; i < arch->layer_count; i++) {
+        APD_TRY(ops->conv_prepare(net->be, net->params->conv[i], n, d_weights,
+                                  i > 0 ? backward : d_images, err));
+        if (arch->layer[i].out.c > demand.channels)
+            demand.channels = arch->layer[i].out.c;
+    }
+    if (ops->linear_prepare != NULL)
+        APD_TRY(ops->linear_prepare(net->be, n, arch->features.c, arch->classes, d_weights,
+                                    backward, err));
+    return apd_prepare(net->be, &demand, err);
 }
 
 void apd_net_set_bn_eps(struct apd_net *net, double eps)

@@ -55,9 +55,9 @@ APD_MUST_USE enum apd_code apd_net_create(struct apd_params *params, int max_ima
                                           struct apd_err *err);
 void apd_net_destroy(struct apd_net **net);
 
-/* Makes the convolutions ready for batches of n images, so that passes do not. image_gradient:
- * whether such passes want the gradient of their images. */
-APD_MUST_USE enum apd_code apd_net_prepare(struct apd_net *net, int n, int image_gradient,
+/* Makes the layers ready for passes of n images, so that those need not. d_weights, d_images: the
+ * gradients that such passes want. */
+APD_MUST_USE enum apd_code apd_net_prepare(struct apd_net *net, int n, int d_weights, int d_images,
                                            struct apd_err *err);
 
 /* BN constants; set once before the first pass. */
