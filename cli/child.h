@@ -1,5 +1,8 @@
 /* mpirun as a child: in a session of its own (so that a terminal's Ctrl-C reaches only us), its
- * output in a file, ended when we die; and the signals of this process as a file descriptor. */
+ * output in a file, ended when we die; and the signals of this process as a file descriptor.
+ *
+ * mpirun has TERM blocked: a batch system sends it to all processes at once, and mpirun would give
+ * ranks, which are saving then, two seconds. INT ends it. */
 #ifndef APD_CLI_CHILD_H
 #define APD_CLI_CHILD_H
 
