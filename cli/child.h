@@ -22,7 +22,8 @@ APD_MUST_USE enum apd_code apd_child_start(const struct apd_command_line *line, 
                                            pid_t *out_pid, struct apd_err *err);
 
 /* Shared memory of Open MPI in a folder of our own below /dev/shm, so that what killed ranks leave
- * there can be removed. Where that cannot be made, Open MPI goes on with its own place. */
+ * there can be removed. Where that cannot be made, Open MPI goes on with its own place. For runs on
+ * this host only: ranks elsewhere would not find the folder. */
 struct apd_shm {
     char path[64]; /* "" if there is none */
 };

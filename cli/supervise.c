@@ -292,7 +292,8 @@ enum apd_code apd_supervise(const struct apd_supervision *supervision, int *out_
     }
     APD_GO(apd_run_dir_path(supervision->run_dir, APD_RUN_LOGS "/mpirun.log", log, err));
     APD_GO(apd_signals_open(&s.signals, err));
-    apd_shm_open(&s.shm);
+    if (supervision->one_host)
+        apd_shm_open(&s.shm);
     rc = run_until_over(&s, log, out_exit, err);
 done:
     apd_shm_close(&s.shm);
