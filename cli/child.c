@@ -44,12 +44,14 @@ int apd_signals_next(int fd)
 static void become(const struct apd_command_line *line, int in, int out, pid_t parent)
 {
     struct apd_err err = {0};
-    sigset_t none;
+    sigset_t term;
 
-    sigemptyset(&none);
-    (void)sigprocmask(SIG_SETMASK, &none, NULL);
+    sigemptyset(&term);
+    sigaddset(&term, SIGTERM);
+    (void)sigprocmask(SIG_SETMASK, &term, NULL);
+    (void)signal(SIGINT, SIG_DFL); /* a shell's & ignores it */
     (void)setsid();
-    if (prctl(PR_SET_PDEATHSIG, SIGTERM) != 0 || getppid() != parent)
+    if (prctl(PR_SET_PDEATHSIG, SIGINT) != 0 || getppid() != parent)
         _exit(APD_EXIT_INTERNAL);
     if (dup2(in, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0 || dup2(out, STDERR_FILENO) < 0)
         _exit(APD_EXIT_INTERNAL);

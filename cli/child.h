@@ -1,5 +1,8 @@
 /* mpirun as a child: in a session of its own (so that a terminal's Ctrl-C reaches only us), its
- * output in a file, ended when we die; and the signals of this process as a file descriptor. */
+ * output in a file, ended when we die; and the signals of this process as a file descriptor.
+ *
+ * mpirun has TERM blocked: a batch system sends it to all processes at once, and mpirun would give
+ * ranks, which are saving then, two seconds. INT ends it. */
 #ifndef APD_CLI_CHILD_H
 #define APD_CLI_CHILD_H
 
@@ -19,7 +22,8 @@ APD_MUST_USE enum apd_code apd_child_start(const struct apd_command_line *line, 
                                            pid_t *out_pid, struct apd_err *err);
 
 /* Shared memory of Open MPI in a folder of our own below /dev/shm, so that what killed ranks leave
- * there can be removed. Where that cannot be made, Open MPI goes on with its own place. */
+ * there can be removed. Where that cannot be made, Open MPI goes on with its own place. For runs on
+ * this host only: ranks elsewhere would not find the folder. */
 struct apd_shm {
     char path[64]; /* "" if there is none */
 };

@@ -171,7 +171,12 @@ static enum apd_code run(const struct train_args *args, const char *name,
                          int *out_exit, struct apd_err *err)
 {
     struct apd_supervision supervision = {
-        .name = name, .line = line, .quiet = args->quiet, .max_restarts = args->max_restarts};
+        .name = name,
+        .line = line,
+        .max_restarts = args->max_restarts,
+        .quiet = args->quiet,
+        .one_host = on_one_host(args),
+    };
     char *run_dir = NULL;
     enum apd_code rc;
     int lock = -1;
@@ -185,7 +190,7 @@ static enum apd_code run(const struct train_args *args, const char *name,
     APD_GO(take_lock(run_dir, APD_RUN_TRAIN_LOCK, &lock, err));
     APD_GO(wait_for_coordinator(run_dir, err));
     APD_GO(apd_launch_train(run_dir, args->workers, args->hostfile, line, err));
-    APD_GO(apd_launch_environment(on_one_host(args), err));
+    APD_GO(apd_launch_environment(supervision.one_host, err));
     supervision.run_dir = run_dir;
     rc = apd_supervise(&supervision, out_exit, err);
 done:

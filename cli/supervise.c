@@ -26,7 +26,7 @@
 #define PLAIN_LINE_MS 5000
 #define RETRY_MS      200   /* until the coordinator listens */
 #define REPLY_MS      2000  /* a reply that has begun to arrive */
-#define KILL_AFTER_MS 10000 /* from TERM to KILL of mpirun */
+#define KILL_AFTER_MS 10000 /* from INT to KILL of mpirun */
 
 struct supervisor {
     const struct apd_supervision *setup;
@@ -138,7 +138,7 @@ static void tell_coordinator(struct supervisor *s)
         s->stop_told = 1;
         s->kill_at_ms = apd_now_ms() + KILL_AFTER_MS;
         if (s->mpirun > 0)
-            (void)kill(s->mpirun, SIGTERM);
+            (void)kill(s->mpirun, SIGINT);
     }
     if (s->kill_at_ms != 0 && apd_now_ms() >= s->kill_at_ms && s->mpirun > 0)
         (void)kill(s->mpirun, SIGKILL);
@@ -292,7 +292,8 @@ enum apd_code apd_supervise(const struct apd_supervision *supervision, int *out_
     }
     APD_GO(apd_run_dir_path(supervision->run_dir, APD_RUN_LOGS "/mpirun.log", log, err));
     APD_GO(apd_signals_open(&s.signals, err));
-    apd_shm_open(&s.shm);
+    if (supervision->one_host)
+        apd_shm_open(&s.shm);
     rc = run_until_over(&s, log, out_exit, err);
 done:
     apd_shm_close(&s.shm);

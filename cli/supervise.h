@@ -11,7 +11,8 @@ struct apd_supervision {
     const char *run_dir; /* prepared, absolute */
     const struct apd_command_line *line;
     long max_restarts;
-    int quiet; /* no progress, only messages and the report */
+    int quiet;    /* no progress, only messages and the report */
+    int one_host; /* all ranks run here */
 };
 
 /* Returns when the run is complete or cannot go on. *out_exit: the exit status. The first TERM, INT

@@ -113,10 +113,11 @@ void apd_coord_asked_to_end(struct apd_coord *coord, const char *who, int urgent
 {
     if (coord->finished)
         return;
-    if (urgent && coord->drain_asked)
+    if (urgent && coord->urgent_asked)
         coord_stop(coord, who);
     else
         coord_drain(coord, who);
+    coord->urgent_asked |= urgent;
     coord_schedule(coord);
 }
 

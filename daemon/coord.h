@@ -62,8 +62,9 @@ void apd_coord_client_closed(struct apd_coord *coord, uint64_t client);
 /* The time asked for with wake_at has come. */
 void apd_coord_wake(struct apd_coord *coord);
 
-/* Somebody outside asks the run to end (a signal, by name): the first time to drain, the second
- * time to stop without saving if `urgent`. */
+/* Somebody outside asks the run to end (a signal, by name): to drain, but the second time that it
+ * is `urgent` to stop without saving. A batch system sends TERM to all processes at once, so the
+ * first may come after a client's drain that was meant by the same TERM. */
 void apd_coord_asked_to_end(struct apd_coord *coord, const char *who, int urgent);
 
 /* Answers of the world; `failed` is NULL if it went well. */

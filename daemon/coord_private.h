@@ -39,7 +39,7 @@ struct apd_coord {
     Advprop__V1__RunState state;
     uint64_t started_ms;
     uint64_t join_deadline_ms;
-    int drain_asked, stop_asked;
+    int drain_asked, urgent_asked, stop_asked;
     char first_cause[APD_EVENT_TEXT];
     char notice[APD_EVENT_TEXT]; /* of rank 1 */
     int failed_status;

@@ -1,13 +1,12 @@
 """A run over two hosts: network namespaces with a cable between them, each with its own host name."""
 import json
 import os
-import shutil
 import subprocess
 
+import namespaces
 import pytest
 import support
 
-NET = "10.77.{}.0/24"
 AGENT = """#!/bin/bash
 # rsh agent of mpirun: HOST COMMAND... -> the command in the namespace of that name
 host=$1
@@ -16,36 +15,17 @@ exec ip netns exec "$host" unshare --uts bash -c 'hostname "$1"; shift; exec bas
 """
 
 
-def sh(*command):
-    subprocess.run(command, check=True, capture_output=True, text=True)
-
-
 @pytest.fixture
 def hosts():
-    """Two namespaces joined by a veth pair; their names."""
-    if os.geteuid() != 0 or shutil.which("ip") is None:
-        pytest.skip("network namespaces need root and iproute2")
-    tag = os.getpid() % 200
-    a, b = names = [f"apd{tag}a", f"apd{tag}b"]
     try:
-        sh("ip", "netns", "add", a)
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"no network namespaces here: {error.stderr.strip()}")
-    try:
-        sh("ip", "netns", "add", b)
-        sh("ip", "link", "add", f"v{tag}a", "netns", a, "type", "veth", "peer", "name", f"v{tag}b", "netns", b)
-        for i, name in enumerate(names):
-            sh("ip", "-n", name, "link", "set", "lo", "up")
-            sh("ip", "-n", name, "addr", "add", f"10.77.{tag}.{i + 1}/24", "dev", f"v{tag}{'ab'[i]}")
-            sh("ip", "-n", name, "link", "set", f"v{tag}{'ab'[i]}", "up")
-        yield names, NET.format(tag)
-    finally:
-        for name in names:
-            subprocess.run(["ip", "netns", "del", name], capture_output=True)
+        with namespaces.two_hosts() as addresses:
+            yield addresses
+    except namespaces.Unavailable as error:
+        pytest.skip(str(error))
 
 
 def test_two_hosts_end_bitwise_where_one_host_ends(tiny_data, workdir, hosts):
-    (a, b), net = hosts
+    (a, b), net = hosts, f"{min(hosts.values())}/24"
     config = support.write_config(workdir / "run.yaml", tiny_data, train={"max_steps": 12})
     support.run("train", config, "--workers", 2, "--run", workdir / "one", "--quiet")
 

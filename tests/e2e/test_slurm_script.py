@@ -1,4 +1,4 @@
-"""deploy/slurm/advprop.sbatch with a Slurm and an advprop of our own: signals, drain, requeue."""
+"""deploy/slurm/advprop.sbatch with a Slurm and an advprop of our own; test_slurm.py has a real one."""
 
 import os
 import pathlib
@@ -34,12 +34,19 @@ while True:
     signal.pause()
 """
 
+# A requeue sends TERM to what still runs of the job.
+FAKE_SCONTROL = """\
+#!/bin/sh
+echo "scontrol $*" >>"$FAKE/calls"
+kill -TERM $PPID
+"""
+
 
 class Job:
     def __init__(self, place):
         self.place = place
         for name, text in (("advprop", FAKE_ADVPROP % sys.executable),
-                           ("scontrol", '#!/bin/sh\necho "scontrol $*" >>"$FAKE/calls"\n')):
+                           ("scontrol", FAKE_SCONTROL)):
             (place / name).write_text(text)
             (place / name).chmod(0o755)
         os.mkfifo(place / "ready")

@@ -2,6 +2,8 @@
 
 import json
 import os
+import pathlib
+import re
 import signal
 import stat
 import sys
@@ -26,9 +28,9 @@ if status is not None:
     with open(run + "/status.json", "w") as file:
         json.dump(status, file)
 if end == "wait":
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(1))
+    signal.signal(signal.SIGINT, lambda *_: os._exit(1))
     with open(place + "/ready", "w") as fifo:
-        fifo.write("ready")
+        fifo.write(str(os.getpid()))
     while True:
         signal.pause()
 if end < 0:
@@ -114,7 +116,10 @@ def test_drained_by_somebody_else_is_75(play, advprop):
 def test_second_term_stops_at_once(play, start):
     process = play(start, [[None, "wait"]])
     with open(play.place / "ready") as fifo:
-        assert fifo.read() == "ready"
+        mpirun = int(fifo.read())
+    status = pathlib.Path(f"/proc/{mpirun}/status").read_text()
+    blocked = int(re.search(r"SigBlk:\s*(\w+)", status)[1], 16)
+    assert blocked == 1 << signal.SIGTERM - 1  # a batch system sends it to all, and ranks are saving
     process.send_signal(signal.SIGTERM)
     line = process.stderr.readline()
     assert "Terminated" in line and "saves" in line

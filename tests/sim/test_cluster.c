@@ -372,6 +372,22 @@ static void drain_in_every_state_ends_with_75(void **state)
     }
 }
 
+static void urgent_signal_lets_a_drain_that_was_asked_for_save(void **state)
+{
+    struct sim sim;
+
+    (void)state;
+    sim_init(&sim, 13, 2, 100);
+    sim_run_to_step(&sim, 10);
+    sim_request(&sim, 0, ASK(DRAIN));
+    apd_coord_asked_to_end(sim.coord, "SIGTERM", 1);
+    sim_run(&sim);
+    assert_false(sim.worker[0].stopped);
+    assert_int_equal(sim.exit_status, 75);
+    assert_int_equal(sim.committed_step, sim.step);
+    sim_fini(&sim);
+}
+
 static void second_urgent_signal_stops_without_saving(void **state)
 {
     struct sim sim;
@@ -380,6 +396,7 @@ static void second_urgent_signal_stops_without_saving(void **state)
     sim_init(&sim, 13, 2, 100);
     sim_run_to_step(&sim, 10);
     apd_coord_asked_to_end(sim.coord, "SIGUSR1", 0);
+    apd_coord_asked_to_end(sim.coord, "SIGTERM", 1);
     apd_coord_asked_to_end(sim.coord, "SIGUSR1", 0); /* not urgent: still a drain */
     assert_false(sim.worker[0].stopped);
     apd_coord_asked_to_end(sim.coord, "SIGTERM", 1);
@@ -575,6 +592,7 @@ int main(void)
         cmocka_unit_test(failure_during_a_commit_waits_for_it),
         cmocka_unit_test(failed_commit_does_not_end_the_run),
         cmocka_unit_test(drain_in_every_state_ends_with_75),
+        cmocka_unit_test(urgent_signal_lets_a_drain_that_was_asked_for_save),
         cmocka_unit_test(second_urgent_signal_stops_without_saving),
         cmocka_unit_test(checkpoint_request_is_answered_by_the_commit),
         cmocka_unit_test(requests_are_answered_in_every_state),
