@@ -10,7 +10,7 @@ enum { N = 3, CLASSES = 10, FEATURES = 24 };
 
 static const struct apd_conv_shape stem = {{3, 9, 7}, 8, 3, 1, 1, 1, 1};
 static const struct apd_demand demand = {
-    .rows = 50, .channels = 24, .segments = 2, .stage_bytes = 1000};
+    .rows = 50, .channels = 24, .segments = 2, .weights = 8 * 3 * 3 * 8, .stage_bytes = 1000};
 
 static int setup(void **state)
 {
@@ -121,6 +121,7 @@ static void operations_find_what_was_prepared(void **state)
     OK(ops->alloc(be, sizeof(float) * N * PIXELS, &x, &err));
     OK(ops->alloc(be, sizeof(float) * N * OUT, &y, &err));
     OK(ops->alloc(be, weights, &w, &err));
+    OK(ops->weights_changed(be, w, ops->conv_weight_elems(made.conv), &err));
     OK(ops->conv_forward(be, made.conv, N, x, w, y, &err));
     OK(ops->conv_backward_weights(be, made.conv, N, x, y, w, &err));
     OK(ops->conv_backward_data(be, made.conv, N, y, w, x, &err));
