@@ -156,7 +156,7 @@ const struct apd_option apd_options[] = {
     REAL("train.label_smoothing", train.label_smoothing, "0", 0, 1, "", DEFINES,
          "s: the target is 1 - s for the true class and s / (classes - 1) for every other one; below 1."),
     BOOL("train.recompute", train.recompute, "off", FREE,
-         "Keep less between forward and backward and normalise it again; same result, about half the memory, a little slower."),
+         "Keep only the blocks' outputs from forward to backward and compute the rest again; same result, about half the memory, one more forward pass."),
 
     REAL("attack.eps", attack.eps, "1", 0, 255, "1/255 pixel", DEFINES,
          "Largest change of a pixel, and of the random start."),

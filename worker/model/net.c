@@ -50,42 +50,47 @@ static int has_y(const struct apd_net *net, int i)
     return !(i == 0 && apd_net_pools_stem(net));
 }
 
-int apd_net_is_remade(const struct apd_net *net, int i)
+/* What of layer i is needed until the backward pass of its block only. */
+static void place_inside(struct apd_net *net, struct planner *planner, int i)
 {
-    return net->recompute && has_y(net, i) && !ends_block(net, i) && (i > 0 || net->arch->maxpool);
+    size_t bytes = tensor_bytes(net, net->arch->layer[i].out);
+
+    net->x[i] = place(planner, bytes);
+    if (has_y(net, i) && !ends_block(net, i))
+        net->y[i] = place(planner, bytes);
 }
 
-/* One place for all of them: no two are needed at once. */
-static void place_remade(struct apd_net *net, struct planner *planner)
-{
-    size_t largest = 0;
-    void *at;
-
-    for (int i = 0; i < net->arch->layer_count; i++) {
-        size_t bytes = tensor_bytes(net, net->arch->layer[i].out);
-
-        if (apd_net_is_remade(net, i) && bytes > largest)
-            largest = bytes;
-    }
-    at = place(planner, largest);
-    for (int i = 0; i < net->arch->layer_count; i++)
-        if (apd_net_is_remade(net, i))
-            net->y[i] = at;
-}
-
-static void place_layer(struct apd_net *net, struct planner *planner, int i)
+static void place_outside(struct apd_net *net, struct planner *planner, int i)
 {
     const struct apd_backend_ops *ops = net->be->ops;
     struct apd_shape out = net->arch->layer[i].out;
-    size_t mask = ends_block(net, i) ? ops->relu_mask_bytes(net->be, out, net->max_images) : 0;
+    size_t c = ops->channel_elems(net->be, out.c);
+    size_t mask = ops->relu_mask_bytes(net->be, out, net->max_images);
 
-    net->x[i] = place(planner, tensor_bytes(net, out));
-    if (has_y(net, i) && !apd_net_is_remade(net, i))
+    if (ends_block(net, i))
         net->y[i] = place(planner, tensor_bytes(net, out));
-    if (mask > 0)
+    if (ends_block(net, i) && mask > 0)
         net->mask[i] = place(planner, mask);
-    net->moments[i] = place(planner, (size_t)net->max_segments * 2 *
-                                         ops->channel_elems(net->be, out.c) * net->be->elem_bytes);
+    net->moments[i] = place(planner, (size_t)net->max_segments * 2 * c * net->be->elem_bytes);
+}
+
+/* With recompute the insides of all blocks share one place. */
+static void place_blocks(struct apd_net *net, struct planner *planner)
+{
+    size_t first = planner->used, most = first;
+
+    for (int b = 0; b < net->arch->block_count; b++) {
+        const struct apd_block *block = &net->arch->block[b];
+
+        if (net->recompute)
+            planner->used = first;
+        for (int i = block->first; i < block->first + block->count; i++)
+            place_inside(net, planner, i);
+        if (block->down >= 0)
+            place_inside(net, planner, block->down);
+        most = planner->used > most ? planner->used : most;
+    }
+    planner->used = most;
 }
 
 static void place_all(struct apd_net *net, struct planner *planner)
@@ -94,13 +99,13 @@ static void place_all(struct apd_net *net, struct planner *planner)
     size_t elem = net->be->elem_bytes, n = (size_t)net->max_images;
     size_t segments = (size_t)net->max_segments, largest = 0, widest = 0;
 
-    if (net->recompute)
-        place_remade(net, planner);
+    place_inside(net, planner, 0);
+    place_blocks(net, planner);
     for (int i = 0; i < arch->layer_count; i++) {
         size_t bytes = tensor_bytes(net, arch->layer[i].out);
         size_t c = net->be->ops->channel_elems(net->be, arch->layer[i].out.c);
 
-        place_layer(net, planner, i);
+        place_outside(net, planner, i);
         largest = bytes > largest ? bytes : largest;
         widest = c > widest ? c : widest;
     }

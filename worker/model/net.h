@@ -47,9 +47,8 @@ struct apd_pass {
 
 struct apd_net;
 
-/* max_images, max_segments: of any pass. recompute: what lies between the layers of a block is not
- * kept from forward to backward but normalised again from the convolutions' outputs; same bits,
- * about half the memory. */
+/* max_images, max_segments: of any pass. recompute: of a block only its output is kept from forward
+ * to backward, the rest computed again; same bits. */
 APD_MUST_USE enum apd_code apd_net_create(struct apd_params *params, int max_images,
                                           int max_segments, int recompute, struct apd_net **out,
                                           struct apd_err *err);

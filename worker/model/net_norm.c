@@ -180,16 +180,13 @@ enum apd_code apd_norm_forward(struct apd_net *net, const struct apd_pass *pass,
     return apply(net, norm, &view, err);
 }
 
-enum apd_code apd_norm_remake(struct apd_net *net, const struct apd_pass *pass, int i,
-                              struct apd_err *err)
+enum apd_code apd_norm_again(struct apd_net *net, const struct apd_pass *pass,
+                             const struct apd_norm *norm, struct apd_err *err)
 {
-    const struct apd_norm norm = {.i = i, .down = -1};
     struct view view;
 
-    if (!apd_net_is_remade(net, i))
-        return APD_OK;
-    view_norm(net, pass, &norm, &view);
-    return apply(net, &norm, &view, err);
+    view_norm(net, pass, norm, &view);
+    return apply(net, norm, &view, err);
 }
 
 /* ---------------------------------------------------------------- backward */

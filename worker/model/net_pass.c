@@ -33,25 +33,6 @@ static enum apd_code conv_backward(struct apd_net *net, const struct apd_pass *p
     return APD_OK;
 }
 
-/* ---------------------------------------------------------------- layers with nothing added */
-
-static enum apd_code norm_forward(struct apd_net *net, const struct apd_pass *pass, int i,
-                                  struct apd_err *err)
-{
-    const struct apd_norm norm = {.i = i, .down = -1};
-
-    return apd_norm_forward(net, pass, &norm, err);
-}
-
-/* d_x may be d_y. */
-static enum apd_code norm_backward(struct apd_net *net, const struct apd_pass *pass, int i,
-                                   void *d_y, void *d_x, struct apd_err *err)
-{
-    const struct apd_norm norm = {.i = i, .down = -1};
-
-    return apd_norm_backward(net, pass, &norm, d_y, NULL, d_y, d_x, NULL, err);
-}
-
 /* ---------------------------------------------------------------- forward */
 
 static const void *stem_output(const struct apd_net *net)
@@ -71,22 +52,38 @@ static const void *block_input(const struct apd_net *net, int b)
     return b == 0 ? stem_output(net) : block_output(net, b - 1);
 }
 
-static enum apd_code forward_block(struct apd_net *net, const struct apd_pass *pass, int b,
-                                   struct apd_err *err)
+typedef enum apd_code norm_function(struct apd_net *net, const struct apd_pass *pass,
+                                    const struct apd_norm *norm, struct apd_err *err);
+
+/* Of a block all but the batch norm at its end. */
+static enum apd_code forward_inside(struct apd_net *net, const struct apd_pass *pass, int b,
+                                    norm_function *norm_of, struct apd_err *err)
 {
     const struct apd_block *block = &net->arch->block[b];
     const void *input = block_input(net, b), *src = input;
     int last = block->first + block->count - 1;
-    const struct apd_norm end = {last, block->down, block->down >= 0 ? NULL : input};
 
     for (int i = block->first; i < last; i++) {
+        const struct apd_norm norm = {.i = i, .down = -1};
+
         APD_TRY(conv_forward(net, pass, i, src, err));
-        APD_TRY(norm_forward(net, pass, i, err));
+        APD_TRY(norm_of(net, pass, &norm, err));
         src = net->y[i];
     }
     if (block->down >= 0)
         APD_TRY(conv_forward(net, pass, block->down, input, err));
-    APD_TRY(conv_forward(net, pass, last, src, err));
+    return conv_forward(net, pass, last, src, err);
+}
+
+static enum apd_code forward_block(struct apd_net *net, const struct apd_pass *pass, int b,
+                                   struct apd_err *err)
+{
+    const struct apd_block *block = &net->arch->block[b];
+    const struct apd_norm end = {.i = block->first + block->count - 1,
+                                 .down = block->down,
+                                 .add = block->down >= 0 ? NULL : block_input(net, b)};
+
+    APD_TRY(forward_inside(net, pass, b, apd_norm_forward, err));
     return apd_norm_forward(net, pass, &end, err);
 }
 
@@ -95,12 +92,13 @@ enum apd_code apd_net_forward(struct apd_net *net, const struct apd_pass *pass, 
     const struct apd_backend_ops *ops = net->be->ops;
     const struct apd_arch *arch = net->arch;
     struct apd_params *params = net->params;
+    const struct apd_norm stem = {.i = 0, .down = -1};
 
     if (pass->n > net->max_images || pass->segments > net->max_segments)
         return apd_fail(err, APD_BUG, "pass of %d images in %d segments, planned for %d in %d",
                         pass->n, pass->segments, net->max_images, net->max_segments);
     APD_TRY(conv_forward(net, pass, 0, pass->images, err));
-    APD_TRY(norm_forward(net, pass, 0, err));
+    APD_TRY(apd_norm_forward(net, pass, &stem, err));
     if (arch->maxpool && !apd_net_pools_stem(net))
         APD_TRY(ops->maxpool_forward(net->be, arch->layer[0].out, pass->n, net->y[0], net->pooled,
                                      net->which, err));
@@ -143,22 +141,24 @@ static enum apd_code backward_block(struct apd_net *net, const struct apd_pass *
     const struct apd_norm end = {.i = last, .down = block->down};
     void *shortcut = flow->a, *at = take_buffer(flow), *next;
 
+    /* Another block has taken the place of what was inside of this one. */
+    if (net->recompute && b < net->arch->block_count - 1)
+        APD_TRY(forward_inside(net, pass, b, apd_norm_again, err));
     /* After this, `shortcut` holds the gradient of the input by way of the shortcut, or that of its
      * projection. */
     APD_TRY(apd_norm_backward(net, pass, &end, flow->a, flow->b, shortcut, at, shortcut, err));
     give_buffer(flow, flow->b);
     next = take_buffer(flow);
     for (int i = last; i >= block->first; i--) {
+        const struct apd_norm inside = {.i = i - 1, .down = -1};
         const void *src = i == block->first ? input : net->y[i - 1];
         void *swap = at;
 
-        if (i > block->first)
-            APD_TRY(apd_norm_remake(net, pass, i - 1, err));
         APD_TRY(conv_backward(net, pass, i, src, at, next, err));
         at = next;
         next = swap;
         if (i > block->first)
-            APD_TRY(norm_backward(net, pass, i - 1, at, at, err));
+            APD_TRY(apd_norm_backward(net, pass, &inside, at, NULL, at, at, NULL, err));
     }
     if (block->down >= 0) {
         APD_TRY(conv_backward(net, pass, block->down, input, shortcut, next, err));
@@ -197,7 +197,6 @@ static enum apd_code backward_stem(struct apd_net *net, const struct apd_pass *p
     if (net->arch->maxpool && !apd_net_pools_stem(net))
         APD_TRY(backward_pool(net, pass, flow, err));
     to = apd_net_pools_stem(net) ? take_buffer(flow) : flow->a;
-    APD_TRY(apd_norm_remake(net, pass, 0, err));
     APD_TRY(apd_norm_backward(net, pass, &stem, flow->a, flow->b, to, to, NULL, err));
     return conv_backward(net, pass, 0, pass->images, to, pass->d_images, err);
 }

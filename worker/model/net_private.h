@@ -36,10 +36,6 @@ static inline int apd_net_pools_stem(const struct apd_net *net)
     return net->arch->maxpool && net->be->ops->bn_pool_forward != NULL;
 }
 
-/* Whether layer i's y is made anew in the backward pass instead of kept: inside a block, and the
- * stem's if it is pooled. What blocks pass on is kept. */
-int apd_net_is_remade(const struct apd_net *net, int i);
-
 /* ---- net_norm.c ---- */
 
 /* BN layer i in a pass, with what is done with it in one go. */
@@ -52,9 +48,9 @@ struct apd_norm {
 /* x -> y (the stem: pooled), ReLU included. */
 APD_MUST_USE enum apd_code apd_norm_forward(struct apd_net *net, const struct apd_pass *pass,
                                             const struct apd_norm *norm, struct apd_err *err);
-/* Makes y again from what the forward pass left, if another took its place. */
-APD_MUST_USE enum apd_code apd_norm_remake(struct apd_net *net, const struct apd_pass *pass, int i,
-                                           struct apd_err *err);
+/* The same once more, by the moments that the first time left. */
+APD_MUST_USE enum apd_code apd_norm_again(struct apd_net *net, const struct apd_pass *pass,
+                                          const struct apd_norm *norm, struct apd_err *err);
 /* Gradient d_y (+ d_y2) of the output -> d_g (after the ReLU's derivative: that of `add`), d_x and
  * d_x_down of the convolutions' outputs, and those of gamma and beta. d_g may be d_y (but for a
  * pooled stem), and one of d_x and d_x_down may be d_g. */
