@@ -66,6 +66,7 @@ static Settings read_settings()
     const char *rank = getenv("OMPI_COMM_WORLD_RANK");
     const char *capability = getenv("STANDIN_CAPABILITY");
     const char *trace = getenv("STANDIN_TRACE");
+    const char *waits = getenv("STANDIN_IGNORE_WAITS");
     Settings s;
 
     s.devices = (int)number_of("STANDIN_DEVICES", s.devices);
@@ -79,6 +80,8 @@ static Settings read_settings()
     s.strict = number_of("STANDIN_STRICT", 0) != 0;
     s.unrecorded = number_of("STANDIN_UNRECORDED", 0) != 0;
     s.ignore_wait = (long)number_of("STANDIN_IGNORE_WAIT", 0);
+    if (waits != NULL && sscanf(waits, "%d:%d", &s.ignore_of, &s.ignore_for) != 2)
+        die("STANDIN_IGNORE_WAITS=%s is not like 1:2", waits);
     s.fault = (long)number_of("STANDIN_FAULT", 0);
     s.timeout = number_of("STANDIN_TIMEOUT", s.timeout);
     s.trace = trace == NULL ? "" : trace;

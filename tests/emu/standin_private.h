@@ -30,6 +30,8 @@ struct Settings {
     bool strict = false;     /* what is left at exit ends the process with LEFT_STATUS */
     bool unrecorded = false; /* waiting for an event that was never recorded is no mistake */
     long ignore_wait = 0;    /* this cudaStreamWaitEvent() does nothing; from 1 */
+    int ignore_of = 0;       /* no wait of this stream ... */
+    int ignore_for = 0;      /* ... for an event of this one does anything */
     long fault = 0;          /* this operation fails asynchronously; from 1 */
     double timeout = 120;    /* seconds without any progress while the host waits */
     std::string trace;       /* file; %r: the MPI rank */
@@ -189,6 +191,7 @@ struct CUevent_st {
     int device;
     bool timing;
     bool alive = true;
+    int recorded_on = 0;         /* number of the stream */
     standin::OpPtr mark;         /* NULL: never recorded, or in a capture */
     standin::CapturePtr capture; /* of its last recording */
     std::vector<int> at;

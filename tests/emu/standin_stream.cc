@@ -155,6 +155,7 @@ static cudaError_t record(cudaEvent_t event, cudaStream_t stream)
         return refused;
     if (stream->capture != nullptr && stream->capture->broken)
         return cudaErrorStreamCaptureInvalidated;
+    event->recorded_on = stream->number;
     event->capture = stream->capture;
     event->at = stream->at;
     event->mark = stream->capture != nullptr ? nullptr : push(stream, nullptr, {});
@@ -166,6 +167,8 @@ static cudaError_t wait_event(cudaStream_t stream, cudaEvent_t event)
     if (event == NULL || stream == NULL)
         return cudaErrorInvalidResourceHandle;
     if (++state().waits == settings().ignore_wait)
+        return cudaSuccess;
+    if (stream->number == settings().ignore_of && event->recorded_on == settings().ignore_for)
         return cudaSuccess;
     if (event->capture != nullptr)
         return capture_wait(stream, event->capture, event->at);

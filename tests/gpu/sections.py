@@ -89,11 +89,12 @@ def doctor(host):
 
 def kernels(host):
     bad = []
-    for precision in TOLERANCE:
-        done = subprocess.run([host.build / "tests" / "kernel" / "test_cuda", precision], capture_output=True, text=True)
-        yield f"{precision}: {'pass' if done.returncode == 0 else f'exit {done.returncode}'}"
+    for name, *arguments in (*(("test_cuda", precision) for precision in TOLERANCE), ("test_arena",)):
+        done = subprocess.run([host.build / "tests" / "kernel" / name, *arguments], capture_output=True, text=True)
+        what = (*arguments, "memory")[0]
+        yield f"{what}: {'pass' if done.returncode == 0 else f'exit {done.returncode}'}"
         if done.returncode != 0:
-            bad.append(f"{precision}:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+            bad.append(f"{what}:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
     if bad:
         raise Failed("\n".join(bad))
 
