@@ -55,18 +55,18 @@ struct main_rows {
 
 static enum apd_code add_main(void *ctx, int dst, int src, struct apd_err *err)
 {
-    const struct main_rows *main = ctx;
+    const struct main_rows *of = ctx;
 
-    return main->be->ops->add_doubles(main->be, main->n, main->sums + (size_t)src * main->n,
-                                      main->sums + (size_t)dst * main->n, err);
+    return of->be->ops->add_doubles(of->be, of->n, of->sums + (size_t)src * of->n,
+                                    of->sums + (size_t)dst * of->n, err);
 }
 
 static enum apd_code start_pool(void *ctx, double *sums, int rows, size_t n, struct apd_err *err)
 {
     struct apd_step *step = ctx;
-    struct main_rows main = {step->be, sums, n};
+    struct main_rows of = {step->be, sums, n};
 
-    APD_TRY(apd_tree_sum(rows, add_main, &main, err));
+    APD_TRY(apd_tree_sum(rows, add_main, &of, err));
     return step->comm->ops->sum_start(step->comm, sums, n, APD_SUM_F64, err);
 }
 
