@@ -1,5 +1,5 @@
 /* A worker's run in parts, shared by train*.c and by nobody else: train_start.c makes it,
- * train_plan.c sees before whether there is memory for it, train_books.c keeps its accounts,
+ * train_memory.c sees before whether there is memory for it, train_books.c keeps its accounts,
  * train_save.c evaluates and saves, train.c is the loop. Thread: step. */
 #ifndef APD_WORKER_TRAIN_PRIVATE_H
 #define APD_WORKER_TRAIN_PRIVATE_H
