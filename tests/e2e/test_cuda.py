@@ -188,6 +188,25 @@ def test_gradients_leave_before_the_backward_pass_ends(data, workdir):
     assert found
 
 
+def test_auxiliary_images_are_normalised_while_sums_of_main_ones_travel(data, workdir):
+    """In the order in which the device did things. A noise pass normalises once a layer, and the sums of the train
+    pass's first layer come next: what is normalised before they are there are its auxiliary images.
+    """
+    layers = 17  # of ResNet-18, projections not counted
+    for seed in range(1, 9):
+        trace = workdir / f"trace{seed}-%r.jsonl"
+        train(workdir, data, f"seed{seed}", "cuda.graphs=off", workers=2, bn={"sync": "full"},
+              train={"max_steps": 1}, settings={"TRACE": trace, "SEED": seed})
+        for file in workdir.glob(f"trace{seed}-*.jsonl"):
+            names = [json.loads(line)["name"] for line in file.read_text().splitlines()]
+            first = [i for i, name in enumerate(names) if "AllReduce" in name][1]  # after that of NCCL's start
+            before = sum("bn_forward" in name for name in names[:first])
+            assert before in (layers, layers + 1)
+            if before > layers:
+                return
+    pytest.fail("nothing was normalised meanwhile")
+
+
 def test_images_of_the_next_step_come_in_while_one_computes(data, workdir):
     """In the order in which the device did things: before the last kernel of a step that the host waits for."""
     for seed in range(1, 5):
