@@ -61,6 +61,20 @@ void assert_aborted(struct ending end, const char *words)
         fail_msg("ended with %d, not aborted with '%s': %s", end.status, words, end.text);
 }
 
+int right_of_seeds(int (*scenario)(void), const char *setting)
+{
+    int right = 0;
+
+    for (int seed = 1; seed <= SEEDS; seed++) {
+        char text[32];
+        snprintf(text, sizeof text, "STANDIN_SEED=%d", seed);
+        struct ending end = RUN(scenario, text, setting);
+        assert_in_range(end.status, 0, 1);
+        right += end.status == 0;
+    }
+    return right;
+}
+
 void expect_result(cudaError_t result, cudaError_t expected, const char *call, int line)
 {
     if (result == expected)

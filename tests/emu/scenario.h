@@ -22,6 +22,11 @@ struct ending run_scenario(int (*scenario)(void), const char *const *settings);
 void assert_well(struct ending end);
 void assert_aborted(struct ending end, const char *words);
 
+/* In the test: how many of the seeds of the scheduler end with status 0; none may end otherwise
+ * than with 0 or 1. */
+enum { SEEDS = 8 };
+int right_of_seeds(int (*scenario)(void), const char *setting);
+
 /* In a scenario: the call's result must be as expected, or the scenario ends with status 1. */
 void expect_result(cudaError_t result, cudaError_t expected, const char *call, int line);
 #define EXPECT(call, code) expect_result(call, code, #call, __LINE__)

@@ -120,6 +120,12 @@ _Noreturn void standin_nccl_wrong(const struct ncclComm *comm, const char *forma
 
 size_t standin_nccl_type_bytes(ncclDataType_t type); /* 0: unknown */
 
+/* ---- life of a communicator (standin_nccl.c) ---- */
+/* Whether an operation may come now; why not. */
+ncclResult_t standin_nccl_ready(struct ncclComm *comm);
+/* What a call returns that has begun something: blocking ones wait for its end. */
+ncclResult_t standin_nccl_answer(struct ncclComm *comm);
+
 /* ---- shared memory (standin_nccl_meet.c) ---- */
 ncclResult_t standin_nccl_make_meeting(struct meeting *out);
 ncclResult_t standin_nccl_open_meeting(struct ncclComm *comm);
