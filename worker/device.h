@@ -29,8 +29,9 @@ APD_MUST_USE enum apd_code apd_device_comm(const struct apd_config *config, stru
 /* Whether the loss needs a factor (worker/loss_scale.h) there. */
 int apd_device_scales_loss(const struct apd_config *config, const struct apd_backend *be);
 
-/* After a first step, by one worker: keeps what was chosen for this device in the run directory,
- * for all. */
+/* By one worker, when steps and when evaluations have run for the first time, plainly and from
+ * their recordings: tells what the device came to, and keeps what was chosen for it in the run
+ * directory, for all. */
 APD_MUST_USE enum apd_code apd_device_settled(struct apd_backend *be, struct apd_err *err);
 
 /* ---- device_cuda.c, device_none.c ---- */

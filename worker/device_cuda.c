@@ -60,9 +60,17 @@ enum apd_code apd_device_look(struct apd_device_report *out, struct apd_err *err
 
 enum apd_code apd_device_settled_cuda(struct apd_backend *be, struct apd_err *err)
 {
+    struct apd_dnn_summary convolutions;
+    const char *replaced;
     size_t beside;
 
     APD_TRY(apd_cuda_beside_plan(be, &beside, err));
     apd_log(APD_LOG_INFO, "GPU memory beside the plan", "mb=%zu", beside >> 20);
+    apd_cuda_convolutions(be, &convolutions, &replaced);
+    apd_log(APD_LOG_INFO, "convolutions planned",
+            "plans=%d tensor_core=%d fallback=%d compiled_late=%d", convolutions.plans,
+            convolutions.tensor_core, convolutions.fallback, convolutions.compiled_late);
+    if (replaced[0] != '\0')
+        apd_log(APD_LOG_WARN, "engines were replaced", "why=\"%s\"", replaced);
     return apd_cuda_save_engines(be, err);
 }

@@ -62,12 +62,9 @@ static void add_libraries(struct doctor *doctor, const struct apd_device_report 
         json_pack("{so so}", "built", library_version(nccl[0]), "found", library_version(nccl[1])));
     if (doctor->gpus == 0)
         return;
-    if (cudnn[0] / 10000 != cudnn[1] / 10000) {
+    if (report->cuda.cudnn_problem[0] != '\0') {
         doctor->can_train = 0;
-        complain(doctor,
-                 "cuDNN %ld was found where %ld is needed: install the one this was built "
-                 "with, or build again",
-                 cudnn[1] / 10000, cudnn[0] / 10000);
+        complain(doctor, "%s", report->cuda.cudnn_problem);
     } else if (cudnn[1] < cudnn[0]) {
         complain(doctor, "the cuDNN found is older than the one this was built with");
     }

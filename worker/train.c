@@ -54,9 +54,8 @@ static enum apd_code one_step(struct run *run, unsigned *out_flags, struct apd_e
                 "step=%" PRIu64 " loss_scale=%" PRIu64, run->progress.step,
                 run->progress.scale.factor);
     run->progress.step++;
-    if (!run->settled && run->is_first)
+    if (run->steps < SETTLED_STEPS && ++run->steps == SETTLED_STEPS && run->is_first)
         APD_TRY(apd_device_settled(run->job->be, err));
-    run->settled = 1;
     run_report_bad(run, data);
     *out_flags = result.flags;
     run_report_step(run, &result, lr, apd_now_s() - began, wait_ms);

@@ -34,8 +34,11 @@ struct run {
     uint64_t main_top1, main_images, main_step; /* newest evaluation by main BN */
     double last_save_s, images_per_s, data_wait_share;
     int save_asked;
-    int settled; /* a step is done since the start */
+    int steps, evaluations; /* of this start; steps up to SETTLED_STEPS */
 };
+
+/* The first step runs plainly, the second is recorded, the third replayed. */
+enum { SETTLED_STEPS = 3 };
 
 static inline uint64_t run_batch(const struct run *run)
 {

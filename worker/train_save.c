@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "worker/device.h"
 #include "worker/evaluate.h"
 
 #include <inttypes.h>
@@ -55,6 +56,8 @@ enum apd_code run_evaluate(struct run *run, enum apd_bn_set set, int attack_step
         apd_link_report_evaluation(run->link, &report);
     apd_log(APD_LOG_INFO, "evaluated", "name=%s step=%" PRIu64 " top1=%" PRId64 " images=%" PRId64,
             name, run->progress.step, result.top1, result.images);
+    if (run->evaluations++ == 0 && run->is_first)
+        APD_TRY(apd_device_settled(run->job->be, err));
     return APD_OK;
 }
 

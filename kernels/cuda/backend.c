@@ -191,6 +191,13 @@ const char *apd_cuda_engines_note(struct apd_backend *be)
     return apd_dnn_engines_note(cuda_of(be)->dnn);
 }
 
+void apd_cuda_convolutions(struct apd_backend *be, struct apd_dnn_summary *out,
+                           const char **out_replaced)
+{
+    apd_dnn_summarize(cuda_of(be)->dnn, out);
+    *out_replaced = apd_dnn_replaced(cuda_of(be)->dnn);
+}
+
 enum apd_code apd_cuda_save_engines(struct apd_backend *be, struct apd_err *err)
 {
     return apd_dnn_save(cuda_of(be)->dnn, err);

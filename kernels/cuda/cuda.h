@@ -4,7 +4,7 @@
 #define APD_KERNELS_CUDA_CUDA_H
 
 #include "kernels/backend.h"
-#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/dnn.h"
 
 #include <cuda_runtime_api.h>
 
@@ -36,6 +36,11 @@ const char *apd_cuda_device_name(struct apd_backend *be);
 
 /* Why the file of engines was left unused; "" if it was not. */
 const char *apd_cuda_engines_note(struct apd_backend *be);
+
+/* Convolutions planned so far, and which of them have another engine than was chosen first, "" if
+ * none. */
+void apd_cuda_convolutions(struct apd_backend *be, struct apd_dnn_summary *out,
+                           const char **out_replaced);
 
 /* Writes the file of chosen engines, if there is one. */
 APD_MUST_USE enum apd_code apd_cuda_save_engines(struct apd_backend *be, struct apd_err *err);

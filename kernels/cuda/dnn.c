@@ -11,13 +11,12 @@
 struct apd_dnn {
     cudnnHandle_t handle; /* NULL: plans only */
     struct dnn_bag bag;
-    cudnnBackendDescriptor_t device;
+    struct dnn_terms terms;
     char *device_json;
     char device_name[128];
-    int nondeterministic;
     char *engines_path; /* NULL: none */
     struct dnn_engines engines;
-    char note[640];
+    char note[640], replaced[640];
     struct apd_dnn_plan *plans;
     size_t workspace_bytes;
 };
@@ -26,6 +25,19 @@ void apd_dnn_versions(size_t *out_built, size_t *out_found)
 {
     *out_built = CUDNN_VERSION;
     *out_found = cudnnGetVersion();
+}
+
+enum apd_code apd_dnn_check(struct apd_err *err)
+{
+    enum { OLDEST = 90800 };
+    size_t found = cudnnGetVersion();
+
+    if (found >= OLDEST && found / 10000 == CUDNN_MAJOR)
+        return APD_OK;
+    return apd_fail(err, APD_DEVICE,
+                    "cuDNN %zu.%zu.%zu was found where %d.%d or a newer %d is needed",
+                    found / 10000, found / 100 % 100, found % 100, OLDEST / 10000,
+                    OLDEST / 100 % 100, CUDNN_MAJOR);
 }
 
 static void plan_destroy(struct apd_dnn_plan *plan)
@@ -71,10 +83,11 @@ static enum apd_code open_device(struct apd_dnn *dnn, const char *json, struct a
 {
     enum apd_code rc = APD_OK;
 
+    APD_GO(apd_dnn_check(err));
     if (json == NULL)
         DNN_GO(cudnnCreate(&dnn->handle));
-    APD_GO(dnn_device_create(&dnn->bag, json, dnn->handle, &dnn->device, err));
-    APD_GO(dnn_device_json(dnn->device, &dnn->device_json, err));
+    APD_GO(dnn_device_create(&dnn->bag, json, dnn->handle, &dnn->terms.device, err));
+    APD_GO(dnn_device_json(dnn->terms.device, &dnn->device_json, err));
     APD_GO(read_device_name(dnn, err));
 done:
     return rc;
@@ -88,7 +101,8 @@ enum apd_code apd_dnn_create(const struct apd_dnn_options *options, struct apd_d
 
     if (dnn == NULL)
         return apd_fail(err, APD_NOMEM, "no memory for cuDNN");
-    dnn->nondeterministic = options->nondeterministic;
+    dnn->terms.nondeterministic = options->nondeterministic;
+    dnn->terms.max_workspace_bytes = SIZE_MAX;
     APD_GO(open_device(dnn, options->device_json, err));
     if (options->engines != NULL) {
         dnn->engines_path = strdup(options->engines);
@@ -116,10 +130,26 @@ const char *apd_dnn_device_json(const struct apd_dnn *dnn)
     return dnn->device_json;
 }
 
-static const struct apd_dnn_plan *find_plan(const struct apd_dnn *dnn,
-                                            const struct apd_dnn_problem *problem)
+const char *apd_dnn_replaced(const struct apd_dnn *dnn)
 {
-    const struct apd_dnn_plan *plan = dnn->plans;
+    return dnn->replaced;
+}
+
+/* Adds a sentence to what apd_dnn_replaced() says, as long as there is room. */
+static void note_replaced(struct apd_dnn *dnn, const struct apd_dnn_plan *plan, const char *why)
+{
+    size_t used = strlen(dnn->replaced);
+    char problem[128];
+
+    dnn_problem_text(&plan->problem, problem, sizeof problem);
+    (void)snprintf(dnn->replaced + used, sizeof dnn->replaced - used, "%s%s: %s, now %s",
+                   used > 0 ? "; " : "", problem, why, plan->info.name);
+}
+
+static struct apd_dnn_plan *find_plan(const struct apd_dnn *dnn,
+                                      const struct apd_dnn_problem *problem)
+{
+    struct apd_dnn_plan *plan = dnn->plans;
 
     while (plan != NULL && !dnn_problem_equal(&plan->problem, problem))
         plan = plan->next;
@@ -129,14 +159,16 @@ static const struct apd_dnn_plan *find_plan(const struct apd_dnn *dnn,
 static enum apd_code make_plan(struct apd_dnn *dnn, const struct apd_dnn_problem *problem,
                                struct apd_err *err)
 {
+    const struct dnn_choice *wanted = dnn_engines_find(&dnn->engines, problem);
     struct apd_dnn_plan *plan = calloc(1, sizeof *plan);
     enum apd_code rc;
 
     if (plan == NULL)
         return apd_fail(err, APD_NOMEM, "no memory for a convolution");
     plan->problem = *problem;
-    APD_GO(dnn_choose(dnn->device, dnn->nondeterministic, dnn_engines_find(&dnn->engines, problem),
-                      plan, err));
+    APD_GO(dnn_choose(&dnn->terms, wanted, plan, err));
+    if (wanted != NULL && !dnn_choice_equal(wanted, &plan->choice))
+        note_replaced(dnn, plan, "the file's engine cannot be had");
     APD_GO(dnn_engines_put(&dnn->engines, problem, &plan->choice, err));
     if (plan->info.workspace_bytes > dnn->workspace_bytes)
         dnn->workspace_bytes = plan->info.workspace_bytes;
@@ -167,6 +199,17 @@ void apd_dnn_plan_info(const struct apd_dnn_plan *plan, struct apd_dnn_plan_info
     *out = plan->info;
 }
 
+void apd_dnn_summarize(const struct apd_dnn *dnn, struct apd_dnn_summary *out)
+{
+    *out = (struct apd_dnn_summary){0};
+    for (const struct apd_dnn_plan *plan = dnn->plans; plan != NULL; plan = plan->next) {
+        out->plans++;
+        out->tensor_core += plan->info.tensor_core;
+        out->fallback += plan->info.fallback;
+        out->compiled_late += plan->info.compiled_late;
+    }
+}
+
 size_t apd_dnn_workspace_bytes(const struct apd_dnn *dnn)
 {
     return dnn->workspace_bytes;
@@ -195,6 +238,52 @@ done:
     return rc;
 }
 
+static enum apd_code execute(struct apd_dnn *dnn, const struct apd_dnn_plan *plan,
+                             cudnnBackendDescriptor_t pack, struct apd_err *err)
+{
+    enum apd_code rc = APD_OK;
+
+    if (plan->plan == NULL)
+        return apd_fail(err, APD_DEVICE, "no engine that runs");
+    DNN_GO(cudnnBackendExecute(dnn->handle, plan->plan, pack));
+done:
+    return rc;
+}
+
+static int is_recording(cudaStream_t stream)
+{
+    enum cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+
+    return cudaStreamIsCapturing(stream, &status) != cudaSuccess ||
+           status != cudaStreamCaptureStatusNone;
+}
+
+/* Finalizing a plan proves that cuDNN can build it; that the device takes it shows when it runs
+ * first. The engine is refused and the next one tried, within the workspace that there is. *err:
+ * the first failure. */
+static enum apd_code run_another(struct apd_dnn *dnn, struct apd_dnn_plan *plan,
+                                 cudnnBackendDescriptor_t pack, struct apd_err *err)
+{
+    struct dnn_terms terms = dnn->terms;
+    enum apd_code rc = APD_DEVICE;
+    char why[320];
+
+    (void)snprintf(why, sizeof why, "%s did not run (%.200s)", plan->info.name, err->msg);
+    terms.max_workspace_bytes = dnn->workspace_bytes;
+    while (rc == APD_DEVICE && plan->refused_count < DNN_MAX_REFUSED) {
+        struct apd_err another;
+
+        plan->refused[plan->refused_count++] = plan->choice.engine;
+        if (dnn_choose(&terms, NULL, plan, &another) != APD_OK)
+            return err->code;
+        rc = execute(dnn, plan, pack, &another);
+    }
+    if (rc != APD_OK)
+        return err->code;
+    note_replaced(dnn, plan, why);
+    return dnn_engines_put(&dnn->engines, &plan->problem, &plan->choice, err);
+}
+
 enum apd_code apd_dnn_run(struct apd_dnn *dnn, const struct apd_dnn_plan *plan, const void *x,
                           const void *w, const void *y, void *workspace, cudaStream_t stream,
                           struct apd_err *err)
@@ -207,7 +296,14 @@ enum apd_code apd_dnn_run(struct apd_dnn *dnn, const struct apd_dnn_plan *plan, 
         return apd_fail(err, APD_BUG, "a convolution planned for a device that is not there");
     DNN_GO(cudnnSetStream(dnn->handle, stream));
     APD_GO(new_variant_pack(&bag, x, w, y, workspace, &pack, err));
-    DNN_GO(cudnnBackendExecute(dnn->handle, plan->plan, pack));
+    rc = execute(dnn, plan, pack, err);
+    if (!plan->has_run) {
+        struct apd_dnn_plan *own = find_plan(dnn, &plan->problem);
+
+        if (rc == APD_DEVICE && !is_recording(stream))
+            rc = run_another(dnn, own, pack, err);
+        own->has_run = rc == APD_OK;
+    }
 done:
     dnn_bag_cut(&bag, 0);
     if (rc != APD_OK) {

@@ -4,7 +4,8 @@
  *
  * Tensors are NHWC with the given channel counts, filters KRSC with c / groups channels, all of one
  * type and aligned to 16 bytes; products accumulate in float. Engines that are not deterministic,
- * that reduce precision or that round float inputs are left out unless asked for. Chosen engines
+ * that reduce precision or that round float inputs are left out unless asked for; those that cuDNN
+ * would have to compile are a last resort. Chosen engines
  * can be kept in a file, so that a restart picks the same kernels. Thread: step. */
 #ifndef APD_KERNELS_CUDA_DNN_H
 #define APD_KERNELS_CUDA_DNN_H
@@ -44,6 +45,7 @@ struct apd_dnn_plan_info {
     int fallback;      /* the heuristics of mode A had none that is allowed */
     int tensor_core;   /* runs on tensor cores */
     int deterministic; /* the same bits in every run */
+    int compiled_late; /* its code is compiled when it is planned */
     char name[96];     /* engine and knobs: "eng43 k2=12 k13=1" */
 };
 
@@ -65,14 +67,31 @@ APD_MUST_USE enum apd_code apd_dnn_plan(struct apd_dnn *dnn, const struct apd_dn
                                         const struct apd_dnn_plan **out, struct apd_err *err);
 void apd_dnn_plan_info(const struct apd_dnn_plan *plan, struct apd_dnn_plan_info *out);
 
+/* APD_DEVICE, in one sentence, if the cuDNN that is loaded cannot be used: it is older than 9.8,
+ * the first that plans for a device by its properties, or of another major version than the
+ * headers. */
+APD_MUST_USE enum apd_code apd_dnn_check(struct apd_err *err);
+
 /* cuDNN's version: of the headers, of the library that is loaded. 91900 is 9.19.0. */
 void apd_dnn_versions(size_t *out_built, size_t *out_found);
+
+/* Counts of the plans so far, for the log. */
+struct apd_dnn_summary {
+    int plans, tensor_core, fallback, compiled_late;
+};
+void apd_dnn_summarize(const struct apd_dnn *dnn, struct apd_dnn_summary *out);
+
+/* Which plans have another engine than was chosen first and why, "" if none: engines of the file
+ * that could not be built again, and engines that did not run. Owned by dnn. */
+const char *apd_dnn_replaced(const struct apd_dnn *dnn);
 
 /* Of all plans so far. */
 size_t apd_dnn_workspace_bytes(const struct apd_dnn *dnn);
 
 /* forward: x, w -> y; backward data: y (its gradient), w -> x; backward filter: x, y -> w. The
- * result is overwritten. workspace: apd_dnn_workspace_bytes() of device memory. Only enqueues. */
+ * result is overwritten. workspace: apd_dnn_workspace_bytes() of device memory. Only enqueues. An
+ * engine that cuDNN planned and refuses to run is replaced by the next at a plan's first run,
+ * unless the stream is being recorded. */
 APD_MUST_USE enum apd_code apd_dnn_run(struct apd_dnn *dnn, const struct apd_dnn_plan *plan,
                                        const void *x, const void *w, const void *y, void *workspace,
                                        cudaStream_t stream, struct apd_err *err);

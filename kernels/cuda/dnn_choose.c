@@ -1,9 +1,11 @@
 /* The choice of an engine: the file's if there is one, else the first of the heuristics (mode A,
- * then the fallbacks) whose notes are allowed and whose plan can be finalized.
+ * then the fallbacks) whose notes are allowed and whose plan can be finalized; those of a better
+ * grade before all others.
  *
  * Notes that are not allowed: NONDETERMINISTIC (unless asked for), REDUCED_PRECISION_REDUCTION
- * (sums in 16 bits), DOWN_CONVERT_INPUTS, and for F32 without tf32 also TENSOR_CORE: tensor cores
- * have no product of floats, an engine for floats that uses them rounds its inputs to TF32. */
+ * (sums in 16 bits), DOWN_CONVERT_INPUTS (to fewer bits than TF32 has), and for F32 without tf32
+ * also TENSOR_CORE: tensor cores have no product of floats, an engine for floats that uses them
+ * rounds its inputs to TF32. */
 #include "kernels/cuda/dnn_private.h"
 
 #include <stdio.h>
@@ -16,9 +18,19 @@ struct refusals {
     struct apd_err first; /* of those that could not be built */
 };
 
+/* Engines are compared by what makes a start or a step slow, the worst first: code that is compiled
+ * when it is planned (about a second each, which no restart is spared), sums without tensor cores
+ * where the type has them. */
+enum { ANY_GRADE = -1, PLAIN_CORES = 1, COMPILED_LATE = 2, GRADES = 4 };
+
+struct notes {
+    unsigned numerical, behavior; /* a bit each */
+};
+
 struct chooser {
-    cudnnBackendDescriptor_t device, graph;
-    int nondeterministic;
+    const struct dnn_terms *terms;
+    cudnnBackendDescriptor_t graph;
+    int grade; /* the only one to take now */
     struct apd_dnn_plan *plan;
     struct refusals refusals;
 };
@@ -50,35 +62,66 @@ done:
     return rc;
 }
 
-/* Sets the bits of the engine's numerical notes. */
-static enum apd_code notes_of(cudnnBackendDescriptor_t engine, unsigned *out, struct apd_err *err)
+static enum apd_code notes_of(cudnnBackendDescriptor_t engine, struct notes *out,
+                              struct apd_err *err)
 {
-    cudnnBackendNumericalNote_t note[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
-    int64_t count = 0;
+    cudnnBackendNumericalNote_t numerical[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
+    cudnnBackendBehaviorNote_t behavior[CUDNN_BEHAVIOR_NOTE_TYPE_COUNT];
+    int64_t numericals = 0, behaviors = 0;
     enum apd_code rc = APD_OK;
 
     DNN_GO(cudnnBackendGetAttribute(engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE,
                                     CUDNN_TYPE_NUMERICAL_NOTE, CUDNN_NUMERICAL_NOTE_TYPE_COUNT,
-                                    &count, note));
-    *out = 0;
-    for (int64_t i = 0; i < count && i < CUDNN_NUMERICAL_NOTE_TYPE_COUNT; i++)
-        *out |= 1u << note[i];
+                                    &numericals, numerical));
+    DNN_GO(cudnnBackendGetAttribute(engine, CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE,
+                                    CUDNN_TYPE_BEHAVIOR_NOTE, CUDNN_BEHAVIOR_NOTE_TYPE_COUNT,
+                                    &behaviors, behavior));
+    *out = (struct notes){0};
+    for (int64_t i = 0; i < numericals && i < CUDNN_NUMERICAL_NOTE_TYPE_COUNT; i++)
+        out->numerical |= 1u << numerical[i];
+    for (int64_t i = 0; i < behaviors && i < CUDNN_BEHAVIOR_NOTE_TYPE_COUNT; i++)
+        out->behavior |= 1u << behavior[i];
 done:
     return rc;
 }
 
-static int allowed(const struct chooser *chooser, unsigned notes)
+static int is_on_tensor_cores(const struct notes *notes)
+{
+    return (notes->numerical >> CUDNN_NUMERICAL_NOTE_TENSOR_CORE & 1) != 0;
+}
+
+static int is_compiled_late(const struct notes *notes)
+{
+    return (notes->behavior >> CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION & 1) != 0;
+}
+
+static int allowed(const struct chooser *chooser, const struct notes *notes)
 {
     const struct apd_dnn_problem *problem = &chooser->plan->problem;
-    unsigned bad = 1u << CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION;
+    unsigned bad = 1u << CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION |
+                   1u << CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS;
 
-    if (!chooser->nondeterministic)
+    if (!chooser->terms->nondeterministic)
         bad |= 1u << CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC;
-    if (!problem->tf32)
-        bad |= 1u << CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS;
     if (problem->type == APD_CUDA_F32 && !problem->tf32)
         bad |= 1u << CUDNN_NUMERICAL_NOTE_TENSOR_CORE;
-    return (notes & bad) == 0;
+    return (notes->numerical & bad) == 0;
+}
+
+static int grade_of(const struct apd_dnn_problem *problem, const struct notes *notes)
+{
+    int has_tensor_cores = problem->type != APD_CUDA_F32 || problem->tf32;
+
+    return (is_compiled_late(notes) ? COMPILED_LATE : 0) |
+           (has_tensor_cores && !is_on_tensor_cores(notes) ? PLAIN_CORES : 0);
+}
+
+static int is_refused(const struct apd_dnn_plan *plan, int64_t engine)
+{
+    for (int i = 0; i < plan->refused_count; i++)
+        if (plan->refused[i] == engine)
+            return 1;
+    return 0;
 }
 
 /* ---- plans ---- */
@@ -129,7 +172,8 @@ done:
 
 /* What the finalized plan came to. */
 static enum apd_code describe(struct apd_dnn_plan *plan, cudnnBackendDescriptor_t config,
-                              cudnnBackendDescriptor_t engine, unsigned notes, struct apd_err *err)
+                              cudnnBackendDescriptor_t engine, const struct notes *notes,
+                              struct apd_err *err)
 {
     struct apd_dnn_plan_info *info = &plan->info;
     int64_t count, workspace;
@@ -143,8 +187,9 @@ static enum apd_code describe(struct apd_dnn_plan *plan, cudnnBackendDescriptor_
     APD_GO(read_knobs(config, &plan->choice, err));
     info->engine = plan->choice.engine;
     info->workspace_bytes = (size_t)workspace;
-    info->tensor_core = (notes >> CUDNN_NUMERICAL_NOTE_TENSOR_CORE & 1) != 0;
-    info->deterministic = (notes >> CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC & 1) == 0;
+    info->tensor_core = is_on_tensor_cores(notes);
+    info->deterministic = (notes->numerical >> CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC & 1) == 0;
+    info->compiled_late = is_compiled_late(notes);
     used = (size_t)snprintf(info->name, sizeof info->name, "eng%lld", (long long)info->engine);
     for (int i = 0; i < plan->choice.knob_count && used < sizeof info->name; i++)
         used += (size_t)snprintf(info->name + used, sizeof info->name - used, " k%lld=%lld",
@@ -154,40 +199,45 @@ done:
     return rc;
 }
 
-/* Finalizes a plan for the config if its notes are allowed. *taken = 0 otherwise, or if cuDNN
- * cannot build it; then the bag is as it was. */
+/* Finalizes a plan for the config if it is of the grade, its notes are allowed and its workspace
+ * fits. *taken = 0 otherwise, or if cuDNN cannot build it; then the bag is as it was. */
 static enum apd_code try_config(struct chooser *chooser, cudnnBackendDescriptor_t config,
                                 int *taken, struct apd_err *err)
 {
-    struct dnn_bag *bag = &chooser->plan->bag;
-    int keep = bag->count;
-    cudnnBackendDescriptor_t engine = NULL, plan = NULL;
-    unsigned notes = 0;
+    struct apd_dnn_plan *plan = chooser->plan;
+    int keep = plan->bag.count;
+    cudnnBackendDescriptor_t engine = NULL, built = NULL;
+    struct notes notes = {0};
     enum apd_code rc;
 
     *taken = 0;
-    chooser->refusals.offered++;
-    APD_GO(engine_of(bag, config, &engine, err));
+    APD_GO(engine_of(&plan->bag, config, &engine, err));
     APD_GO(notes_of(engine, &notes, err));
-    if (!allowed(chooser, notes)) {
+    if (chooser->grade != ANY_GRADE && chooser->grade != grade_of(&plan->problem, &notes))
+        goto done;
+    chooser->refusals.offered++;
+    if (!allowed(chooser, &notes)) {
         chooser->refusals.not_allowed++;
         goto done;
     }
-    APD_GO(dnn_new(bag, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, &plan, err));
-    DNN_SET_DESCRIPTOR(plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config);
-    DNN_SET_DESCRIPTOR(plan, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, chooser->device);
-    DNN_GO(cudnnBackendFinalize(plan));
-    chooser->plan->plan = plan;
-    APD_GO(describe(chooser->plan, config, engine, notes, err));
-    *taken = 1;
+    APD_GO(dnn_new(&plan->bag, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, &built, err));
+    DNN_SET_DESCRIPTOR(built, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config);
+    DNN_SET_DESCRIPTOR(built, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, chooser->terms->device);
+    DNN_GO(cudnnBackendFinalize(built));
+    plan->plan = built;
+    APD_GO(describe(plan, config, engine, &notes, err));
+    *taken = !is_refused(plan, plan->choice.engine) &&
+             plan->info.workspace_bytes <= chooser->terms->max_workspace_bytes;
 done:
     if (rc == APD_DEVICE) { /* of this engine; others may do */
         if (chooser->refusals.first.code == APD_OK)
             chooser->refusals.first = *err;
         rc = APD_OK;
     }
-    if (!*taken)
-        dnn_bag_cut(bag, keep);
+    if (!*taken) {
+        plan->plan = NULL;
+        dnn_bag_cut(&plan->bag, keep);
+    }
     return rc;
 }
 
@@ -221,7 +271,7 @@ static enum apd_code new_config(const struct chooser *chooser, const struct dnn_
     APD_GO(dnn_new(bag, CUDNN_BACKEND_ENGINE_DESCRIPTOR, &engine, err));
     DNN_SET_DESCRIPTOR(engine, CUDNN_ATTR_ENGINE_OPERATION_GRAPH, chooser->graph);
     DNN_SET(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, &choice->engine);
-    DNN_SET_DESCRIPTOR(engine, CUDNN_ATTR_ENGINE_DEVICEPROP, chooser->device);
+    DNN_SET_DESCRIPTOR(engine, CUDNN_ATTR_ENGINE_DEVICEPROP, chooser->terms->device);
     DNN_GO(cudnnBackendFinalize(engine));
     for (int i = 0; i < choice->knob_count; i++)
         APD_GO(new_knob(knobs, choice->knob[i].type, choice->knob[i].value, &knob[i], err));
@@ -294,7 +344,7 @@ static enum apd_code try_mode(struct chooser *chooser, cudnnBackendHeurMode_t mo
     APD_GO(dnn_new(&bag, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR, &heuristics, err));
     DNN_SET_DESCRIPTOR(heuristics, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, chooser->graph);
     DNN_SET(heuristics, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, &mode);
-    DNN_SET_DESCRIPTOR(heuristics, CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, chooser->device);
+    DNN_SET_DESCRIPTOR(heuristics, CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, chooser->terms->device);
     DNN_GO(cudnnBackendFinalize(heuristics));
     DNN_GO(cudnnBackendGetAttribute(heuristics, CUDNN_ATTR_ENGINEHEUR_RESULTS,
                                     CUDNN_TYPE_BACKEND_DESCRIPTOR, 0, &count, NULL));
@@ -316,23 +366,32 @@ static enum apd_code nothing_fits(const struct refusals *refusals, struct apd_er
         refusals->offered, refusals->not_allowed, why ? "; " : "", why ? refusals->first.msg : "");
 }
 
-enum apd_code dnn_choose(cudnnBackendDescriptor_t device, int nondeterministic,
-                         const struct dnn_choice *wanted, struct apd_dnn_plan *plan,
-                         struct apd_err *err)
+/* The heuristics, for engines of one grade. */
+static enum apd_code try_grade(struct chooser *chooser, int *taken, struct apd_err *err)
 {
-    struct chooser chooser = {.device = device, .nondeterministic = nondeterministic, .plan = plan};
+    APD_TRY(try_mode(chooser, CUDNN_HEUR_MODE_A, taken, err));
+    if (!*taken) {
+        APD_TRY(try_mode(chooser, CUDNN_HEUR_MODE_FALLBACK, taken, err));
+        chooser->plan->info.fallback = *taken;
+    }
+    return APD_OK;
+}
+
+enum apd_code dnn_choose(const struct dnn_terms *terms, const struct dnn_choice *wanted,
+                         struct apd_dnn_plan *plan, struct apd_err *err)
+{
+    struct chooser chooser = {.terms = terms, .grade = ANY_GRADE, .plan = plan};
     int taken = 0;
     enum apd_code rc;
 
+    dnn_bag_cut(&plan->bag, 0);
+    plan->plan = NULL;
+    plan->info.fallback = 0;
     APD_GO(dnn_graph_create(&plan->bag, &plan->problem, &chooser.graph, err));
     if (wanted != NULL)
         APD_GO(try_choice(&chooser, wanted, &taken, err));
-    if (!taken)
-        APD_GO(try_mode(&chooser, CUDNN_HEUR_MODE_A, &taken, err));
-    if (!taken) {
-        APD_GO(try_mode(&chooser, CUDNN_HEUR_MODE_FALLBACK, &taken, err));
-        plan->info.fallback = taken;
-    }
+    for (chooser.grade = 0; chooser.grade < GRADES && !taken; chooser.grade++)
+        APD_GO(try_grade(&chooser, &taken, err));
     if (!taken)
         rc = nothing_fits(&chooser.refusals, err);
 done:

@@ -39,7 +39,7 @@ const struct dnn_choice *dnn_engines_find(const struct dnn_engines *engines,
     return engine != NULL ? &engine->choice : NULL;
 }
 
-static int choice_equal(const struct dnn_choice *a, const struct dnn_choice *b)
+int dnn_choice_equal(const struct dnn_choice *a, const struct dnn_choice *b)
 {
     if (a->engine != b->engine || a->knob_count != b->knob_count)
         return 0;
@@ -66,7 +66,7 @@ enum apd_code dnn_engines_put(struct dnn_engines *engines, const struct apd_dnn_
 {
     struct dnn_engine *engine = find(engines, problem);
 
-    if (engine != NULL && choice_equal(&engine->choice, choice))
+    if (engine != NULL && dnn_choice_equal(&engine->choice, choice))
         return APD_OK;
     if (engine == NULL) {
         if (engines->count == engines->capacity)

@@ -67,18 +67,31 @@ struct dnn_choice {
     } knob[DNN_MAX_KNOBS];
 };
 
+enum { DNN_MAX_REFUSED = 16 };
+
 struct apd_dnn_plan {
     struct apd_dnn_problem problem;
     struct dnn_bag bag;
-    cudnnBackendDescriptor_t plan;
+    cudnnBackendDescriptor_t plan; /* NULL: no engine is left */
     struct dnn_choice choice;
+    int64_t refused[DNN_MAX_REFUSED]; /* engines that were built and did not run */
+    int refused_count;
+    int has_run;
     struct apd_dnn_plan_info info;
     struct apd_dnn_plan *next;
 };
 
+/* What all plans have in common. */
+struct dnn_terms {
+    cudnnBackendDescriptor_t device;
+    int nondeterministic;
+    size_t max_workspace_bytes;
+};
+
 /* Finalizes plan->plan for plan->problem: by the engine in `wanted` (may be NULL) if it is allowed
- * and can be built, else by the first of the heuristics that is and can. */
-APD_MUST_USE enum apd_code dnn_choose(cudnnBackendDescriptor_t device, int nondeterministic,
+ * and can be built, else by the best of the heuristics that is and can. A plan made before is
+ * replaced, by none of plan->refused. */
+APD_MUST_USE enum apd_code dnn_choose(const struct dnn_terms *terms,
                                       const struct dnn_choice *wanted, struct apd_dnn_plan *plan,
                                       struct apd_err *err);
 
@@ -116,6 +129,7 @@ APD_MUST_USE enum apd_code dnn_engines_put(struct dnn_engines *engines,
                                            const struct dnn_choice *choice, struct apd_err *err);
 void dnn_engines_fini(struct dnn_engines *engines);
 
+int dnn_choice_equal(const struct dnn_choice *a, const struct dnn_choice *b);
 int dnn_problem_equal(const struct apd_dnn_problem *a, const struct apd_dnn_problem *b);
 
 #endif

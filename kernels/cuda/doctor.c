@@ -66,6 +66,8 @@ void apd_cuda_look(struct apd_cuda_report *out)
 
     memset(out, 0, sizeof *out);
     apd_dnn_versions(&out->cudnn_built, &out->cudnn_found);
+    if (apd_dnn_check(&err) != APD_OK)
+        (void)snprintf(out->cudnn_problem, sizeof out->cudnn_problem, "%.300s", err.msg);
     (void)cudaDriverGetVersion(&out->driver);
     (void)cudaRuntimeGetVersion(&out->runtime);
     if (apd_cuda_devices(&out->gpus, &err) != APD_OK) {

@@ -19,6 +19,7 @@ struct apd_cuda_gpu {
 struct apd_cuda_report {
     int driver, runtime;
     size_t cudnn_built, cudnn_found; /* 91900 is 9.19.0 */
+    char cudnn_problem[320];         /* why that cuDNN cannot be used; "": it can */
     char problem[320];               /* why there is no GPU to look at; "": there is */
     int gpus;
     struct apd_cuda_gpu gpu[APD_CUDA_GPUS];

@@ -265,6 +265,20 @@ def test_memory_that_does_not_suffice_ends_the_start_before_the_first_step(data,
     assert not support.records(workdir / "little", "step")
 
 
+def test_engines_that_do_not_run_are_replaced(data, workdir):
+    """cuDNN builds engine 2 for every convolution and refuses to run it: every start does without, and says so."""
+    theirs = losses(train(workdir, data, "theirs"))
+    run_dir = train(workdir, data, "ours", settings={"CUDNN_UNFIT": 2})
+    assert losses(run_dir) == theirs  # the stand-in's engines compute alike
+    log = (run_dir / "logs" / "rank-1.log").read_text()
+    assert "engines were replaced" in log and "eng2 k2=2 did not run" in log
+    engines = json.loads((run_dir / "engines.json").read_text())["engines"]
+    assert {engine["engine"] for engine in engines} == {4}
+    # After three steps, and after the evaluation, whose batch differs.
+    told = [line for line in log.splitlines() if "convolutions planned" in line]
+    assert len(told) == 2 and all(f"plans={len(engines)} " in line for line in told)
+
+
 def test_workers_plan_alike_and_take_one_piece_each(data, workdir):
     """Beside it there is the number with which NCCL's first sum is made."""
     train(workdir, data, "run", workers=2, settings={"TRACE": workdir / "trace-%r.jsonl"})

@@ -50,6 +50,12 @@ def test_gpu_of_an_architecture_left_out_cannot_train(advprop):
 
 
 @standin.needs_all
+def test_cudnn_that_is_too_old_cannot_train(advprop):
+    text = doctor(advprop, code=69, CUDNN_VERSION=90701)
+    assert "\ncuDNN 9.7.1 was found where 9.8 or a newer 9 is needed\n" in text
+
+
+@standin.needs_all
 def test_gpu_with_little_free_memory_is_told(advprop):
     assert "\nGPU 0 has only 190 of 190 MiB of memory free\n" in doctor(advprop, MEMORY=200_000_000)
 
@@ -118,6 +124,7 @@ def test_worker_program_that_does_not_start_is_69(advprop, tmp_path):
     (1, {"DRIVER": "none"}, "no GPU is visible"),
     (1, {"CAPABILITY": "7.0"}, "has compute capability 7.0; this build has code for"),
     (2, {"DEVICES": 1}, "worker 1 of this host has no GPU: 1 visible"),
+    (1, {"CUDNN_VERSION": 90701}, "cuDNN 9.7.1 was found where 9.8 or a newer 9 is needed"),
     (1, {"MEMORY": 2_000_000}, "GPU memory does not suffice"),
 ])
 def test_training_that_cannot_have_its_gpu_starts_once_and_says_why(advprop, tiny_yaml, tmp_path, workers,

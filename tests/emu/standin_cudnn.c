@@ -8,13 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TRY(call)                                                                                  \
-    do {                                                                                           \
-        cudnnStatus_t try_status_ = (call);                                                        \
-        if (try_status_ != CUDNN_STATUS_SUCCESS)                                                   \
-            return try_status_;                                                                    \
-    } while (0)
-
 static const char standin_device[] = "{\"deviceVer\": 900, \"deviceName\": \"stand-in\"}";
 
 static _Thread_local char last_error[256];
@@ -31,7 +24,9 @@ cudnnStatus_t refuse(cudnnStatus_t status, const char *format, ...)
 
 size_t cudnnGetVersion(void)
 {
-    return CUDNN_VERSION;
+    const char *version = getenv("STANDIN_CUDNN_VERSION");
+
+    return version != NULL ? strtoull(version, NULL, 10) : CUDNN_VERSION;
 }
 
 size_t cudnnGetCudartVersion(void)
@@ -153,9 +148,8 @@ static void release(struct descriptor *d)
     free(d);
 }
 
-/* Adds an attribute, or replaces its values. */
-static cudnnStatus_t put(struct descriptor *d, cudnnBackendAttributeName_t name,
-                         cudnnBackendAttributeType_t type, int64_t count, const void *value)
+cudnnStatus_t put_attribute(struct descriptor *d, cudnnBackendAttributeName_t name,
+                            cudnnBackendAttributeType_t type, int64_t count, const void *value)
 {
     size_t bytes = (size_t)count * value_bytes(type);
     struct attribute *at = (struct attribute *)(uintptr_t)attribute_of(d, name);
@@ -190,7 +184,7 @@ cudnnStatus_t cudnnBackendCreateDescriptor(cudnnBackendDescriptorType_t type,
     return CUDNN_STATUS_SUCCESS;
 }
 
-static cudnnStatus_t check_handle(const struct descriptor *d)
+cudnnStatus_t check_handle(const struct descriptor *d)
 {
     if (d == NULL)
         return refuse(CUDNN_STATUS_BAD_PARAM_NULL_POINTER, "descriptor is NULL");
@@ -234,7 +228,7 @@ cudnnStatus_t cudnnBackendSetAttribute(cudnnBackendDescriptor_t descriptor,
     if (type == CUDNN_TYPE_BACKEND_DESCRIPTOR)
         for (int64_t i = 0; i < count; i++)
             TRY(check_finalized(((struct descriptor *const *)values)[i]));
-    return put(d, name, type, count, values);
+    return put_attribute(d, name, type, count, values);
 }
 
 static int64_t elements(const int64_t dim[4])
@@ -323,7 +317,8 @@ static cudnnStatus_t become(struct descriptor *to, const struct descriptor *from
         return refuse(CUDNN_STATUS_BAD_PARAM, "descriptor %d: expected a fresh descriptor %d",
                       (int)to->type, (int)from->type);
     for (int i = 0; i < from->count; i++)
-        TRY(put(to, from->at[i].name, from->at[i].type, from->at[i].count, from->at[i].value));
+        TRY(put_attribute(to, from->at[i].name, from->at[i].type, from->at[i].count,
+                          from->at[i].value));
     to->finalized = 1;
     return CUDNN_STATUS_SUCCESS;
 }
@@ -334,78 +329,6 @@ static cudnnStatus_t get_parts(const struct attribute *at, int64_t requested, in
     *count = at != NULL ? at->count : 0;
     for (int64_t i = 0; i < *count && i < requested; i++)
         TRY(become(((struct descriptor **)values)[i], ((struct descriptor **)at->value)[i]));
-    return CUDNN_STATUS_SUCCESS;
-}
-
-/* An engine with its knob, if it has one, as the heuristics offer it. */
-static cudnnStatus_t offer(const struct descriptor *graph, int64_t index, struct descriptor *config)
-{
-    const cudnnBackendKnobType_t knob_type = CUDNN_KNOB_TYPE_TILE_SIZE;
-    const int64_t tile = PLAIN_TILE;
-    cudnnBackendDescriptor_t engine, knob;
-    cudnnStatus_t status;
-
-    TRY(check_handle(config));
-    if (config->type != CUDNN_BACKEND_ENGINECFG_DESCRIPTOR || config->finalized)
-        return refuse(CUDNN_STATUS_BAD_PARAM, "results go to fresh engine configurations");
-    TRY(cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINE_DESCRIPTOR, &engine));
-    TRY(cudnnBackendCreateDescriptor(CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR, &knob));
-    status =
-        put(engine, CUDNN_ATTR_ENGINE_OPERATION_GRAPH, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &graph);
-    status |= put(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &index);
-    status |= cudnnBackendFinalize(engine);
-    status |= put(knob, CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, 1, &knob_type);
-    status |= put(knob, CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64, 1, &tile);
-    status |= cudnnBackendFinalize(knob);
-    status |= put(config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &engine);
-    if (index == ENGINE_PLAIN)
-        status |=
-            put(config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &knob);
-    status |= cudnnBackendFinalize(config);
-    (void)cudnnBackendDestroyDescriptor(engine);
-    (void)cudnnBackendDestroyDescriptor(knob);
-    return status == CUDNN_STATUS_SUCCESS ? status : CUDNN_STATUS_INTERNAL_ERROR;
-}
-
-/* Mode A offers first what a careful caller must refuse. */
-static cudnnStatus_t get_results(const struct descriptor *d, int64_t requested, int64_t *count,
-                                 void *values)
-{
-    const struct descriptor *graph = part_of(d, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH);
-    int fallback = enum_of(d, CUDNN_ATTR_ENGINEHEUR_MODE) == CUDNN_HEUR_MODE_FALLBACK;
-
-    *count = fallback ? 1 : ENGINES;
-    for (int64_t i = 0; i < *count && i < requested; i++)
-        TRY(offer(graph, fallback ? ENGINE_PLAIN : i, ((struct descriptor **)values)[i]));
-    return CUDNN_STATUS_SUCCESS;
-}
-
-static cudnnStatus_t get_notes(const struct descriptor *engine, int64_t requested, int64_t *count,
-                               cudnnBackendNumericalNote_t *values)
-{
-    struct convolution conv;
-    cudnnBackendNumericalNote_t note[2];
-    int64_t n = 0;
-
-    convolution_read(
-        part_of(part_of(engine, CUDNN_ATTR_ENGINE_OPERATION_GRAPH), CUDNN_ATTR_OPERATIONGRAPH_OPS),
-        &conv);
-    switch (int_of(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX)) {
-    case ENGINE_RANDOM:
-        note[n++] = CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC;
-        break;
-    case ENGINE_ROUNDED:
-        note[n++] = CUDNN_NUMERICAL_NOTE_TENSOR_CORE;
-        if (conv.type != CUDNN_DATA_FLOAT)
-            note[n++] = CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION;
-        break;
-    default:
-        if (conv.type != CUDNN_DATA_FLOAT)
-            note[n++] = CUDNN_NUMERICAL_NOTE_TENSOR_CORE;
-    }
-    *count = n;
-    for (int64_t i = 0; i < n && i < requested; i++)
-        values[i] = note[i];
     return CUDNN_STATUS_SUCCESS;
 }
 
@@ -435,10 +358,13 @@ cudnnStatus_t cudnnBackendGetAttribute(cudnnBackendDescriptor_t const descriptor
         count = &n;
     if (name == CUDNN_ATTR_ENGINEHEUR_RESULTS && d->type == CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR &&
         type == CUDNN_TYPE_BACKEND_DESCRIPTOR)
-        return get_results(d, requested, count, values);
+        return engine_results(d, requested, count, values);
     if (name == CUDNN_ATTR_ENGINE_NUMERICAL_NOTE && d->type == CUDNN_BACKEND_ENGINE_DESCRIPTOR &&
         type == CUDNN_TYPE_NUMERICAL_NOTE)
-        return get_notes(d, requested, count, values);
+        return engine_notes(d, requested, count, values);
+    if (name == CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE && d->type == CUDNN_BACKEND_ENGINE_DESCRIPTOR &&
+        type == CUDNN_TYPE_BEHAVIOR_NOTE)
+        return engine_behavior(d, requested, count, values);
     if (name == CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION &&
         d->type == CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR && type == CUDNN_TYPE_CHAR)
         return get_device(d, requested, count, values);
@@ -559,6 +485,7 @@ cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t
     if (((struct descriptor *)plan)->type != CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR ||
         ((struct descriptor *)pack)->type != CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR)
         return refuse(CUDNN_STATUS_BAD_PARAM_DESCRIPTOR_TYPE, "execute: a plan and a variant pack");
+    TRY(engine_is_fit(plan));
     job = calloc(1, sizeof *job);
     if (job == NULL)
         return CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED;

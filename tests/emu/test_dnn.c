@@ -207,6 +207,100 @@ static void engines_that_vary_are_taken_if_asked_for(void **state)
     apd_dnn_destroy(&dnn);
 }
 
+static void engines_that_are_compiled_or_slow_come_last(void **state)
+{
+    static const struct {
+        enum apd_cuda_type type;
+        const char *unfit;
+        int engine, compiled_late;
+    } cases[] = {
+        {APD_CUDA_F16, "", ENGINE_PLAIN, 0},       {APD_CUDA_F16, "2", ENGINE_SIMPLE, 0},
+        {APD_CUDA_F16, "2,4", ENGINE_COMPILED, 1}, {APD_CUDA_F32, "2", ENGINE_SIMPLE, 0},
+        {APD_CUDA_F32, "2,4", ENGINE_COMPILED, 1},
+    };
+    struct test_random random = {6};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct apd_dnn *dnn = dnn_case_library(NULL, 0);
+        struct apd_dnn_problem problem = dnn_shapes[1];
+        struct apd_dnn_summary summary;
+        struct dnn_case b;
+
+        problem.type = cases[i].type;
+        dnn_case_init(&b, &problem, &random);
+        dnn_reference(&b);
+        assert_int_equal(dnn_plan_info(dnn, &problem).engine, ENGINE_PLAIN);
+        setenv("STANDIN_CUDNN_UNFIT", cases[i].unfit, 1);
+        dnn_run(dnn, &b, NULL);
+        unsetenv("STANDIN_CUDNN_UNFIT");
+        assert_true(dnn_worst(&b, 0) <= 1);
+        assert_int_equal(dnn_plan_info(dnn, &problem).engine, cases[i].engine);
+        apd_dnn_summarize(dnn, &summary);
+        assert_int_equal(summary.plans, 1);
+        assert_int_equal(summary.compiled_late, cases[i].compiled_late);
+        dnn_case_fini(&b);
+        apd_dnn_destroy(&dnn);
+    }
+}
+
+static void an_engine_that_does_not_run_is_replaced_and_told(void **state)
+{
+    struct apd_dnn *dnn = dnn_case_library(NULL, 0);
+    struct test_random random = {7};
+    const struct apd_dnn_plan *plan;
+    struct apd_err err;
+    struct dnn_case b;
+
+    (void)state;
+    dnn_case_init(&b, &dnn_shapes[1], &random);
+    setenv("STANDIN_CUDNN_UNFIT", "2", 1);
+    dnn_run(dnn, &b, NULL);
+    assert_string_equal(apd_dnn_replaced(dnn),
+                        "forward f32 2x9x9x8 -> 16 3x3/1 pad 1 groups 1: eng2 k2=2 did not run "
+                        "(cudnnBackendExecute(dnn->handle, plan->plan, pack): "
+                        "CUDNN_STATUS_NOT_SUPPORTED: engine 2 does not run), now eng4");
+    /* A plan that has run is not changed any more. */
+    setenv("STANDIN_CUDNN_UNFIT", "4", 1);
+    GOOD(apd_dnn_plan(dnn, &b.problem, &plan, &err));
+    assert_int_equal(
+        apd_dnn_run(dnn, plan, b.x.device, b.w.device, b.y.device, b.workspace, NULL, &err),
+        APD_DEVICE);
+    assert_non_null(strstr(err.msg, "engine 4 does not run"));
+    unsetenv("STANDIN_CUDNN_UNFIT");
+    dnn_run(dnn, &b, NULL);
+    assert_int_equal(dnn_plan_info(dnn, &b.problem).engine, ENGINE_SIMPLE);
+    dnn_case_fini(&b);
+    apd_dnn_destroy(&dnn);
+}
+
+static void engines_run_out_with_the_first_failure(void **state)
+{
+    struct apd_dnn *dnn = dnn_case_library(NULL, 0);
+    struct test_random random = {8};
+    const struct apd_dnn_plan *plan;
+    struct apd_err err;
+    struct dnn_case b;
+
+    (void)state;
+    dnn_case_init(&b, &dnn_shapes[1], &random);
+    GOOD(apd_dnn_plan(dnn, &b.problem, &plan, &err));
+    OK(cudaMalloc(&b.workspace, apd_dnn_workspace_bytes(dnn)));
+    setenv("STANDIN_CUDNN_UNFIT", "2,3,4", 1);
+    assert_int_equal(
+        apd_dnn_run(dnn, plan, b.x.device, b.w.device, b.y.device, b.workspace, NULL, &err),
+        APD_DEVICE);
+    assert_non_null(strstr(err.msg, "engine 2 does not run"));
+    unsetenv("STANDIN_CUDNN_UNFIT");
+    assert_int_equal(
+        apd_dnn_run(dnn, plan, b.x.device, b.w.device, b.y.device, b.workspace, NULL, &err),
+        APD_DEVICE);
+    assert_non_null(strstr(err.msg, "no engine that runs"));
+    assert_string_equal(apd_dnn_replaced(dnn), "");
+    dnn_case_fini(&b);
+    apd_dnn_destroy(&dnn);
+}
+
 static void tf32_rounds_inputs_and_only_if_asked_for(void **state)
 {
     struct test_random random = {4};
@@ -306,6 +400,9 @@ int main(void)
         cmocka_unit_test(a_recorded_convolution_runs_at_each_launch),
         cmocka_unit_test(engines_that_are_not_exact_are_left_out),
         cmocka_unit_test(engines_that_vary_are_taken_if_asked_for),
+        cmocka_unit_test(engines_that_are_compiled_or_slow_come_last),
+        cmocka_unit_test(an_engine_that_does_not_run_is_replaced_and_told),
+        cmocka_unit_test(engines_run_out_with_the_first_failure),
         cmocka_unit_test(tf32_rounds_inputs_and_only_if_asked_for),
         cmocka_unit_test(a_plan_is_made_once),
         cmocka_unit_test(what_cannot_be_planned_or_run_is_told_in_cudnn_s_words),

@@ -154,9 +154,37 @@ static void engines_of_the_file_that_do_not_do_are_chosen_anew(void **state)
         replace(path, engines[i].from, engines[i].to);
         dnn = dnn_case_library(path, 0);
         assert_string_equal(apd_dnn_engines_note(dnn), "");
+        assert_string_equal(apd_dnn_replaced(dnn), "");
         assert_string_equal(dnn_plan_info(dnn, &dnn_shapes[0]).name, "eng2 k2=2");
+        assert_string_equal(apd_dnn_replaced(dnn),
+                            "forward f32 3x17x15x8 -> 24 7x7/2 pad 3 groups 1: the file's engine "
+                            "cannot be had, now eng2 k2=2");
         apd_dnn_destroy(&dnn);
     }
+}
+
+/* The engine that took the place of one that does not run is the one of the next start. */
+static void a_replaced_engine_is_written(void **state)
+{
+    const char *path = scratch_path("engines");
+    struct test_random random = {9};
+    struct apd_dnn *dnn;
+    struct apd_err err;
+    struct dnn_case b;
+
+    (void)state;
+    write_engines(path);
+    dnn = dnn_case_library(path, 0);
+    dnn_case_init(&b, &dnn_shapes[0], &random);
+    setenv("STANDIN_CUDNN_UNFIT", "2", 1);
+    dnn_run(dnn, &b, NULL);
+    unsetenv("STANDIN_CUDNN_UNFIT");
+    GOOD(apd_dnn_save(dnn, &err));
+    apd_dnn_destroy(&dnn);
+    dnn = dnn_case_library(path, 0);
+    assert_int_equal(dnn_plan_info(dnn, &dnn_shapes[0]).engine, ENGINE_SIMPLE);
+    dnn_case_fini(&b);
+    apd_dnn_destroy(&dnn);
 }
 
 static void a_file_that_cannot_be_written_is_an_error(void **state)
@@ -192,6 +220,7 @@ int main(void)
         cmocka_unit_test(a_file_of_another_kind_is_left_alone_with_a_note),
         cmocka_unit_test(every_torn_file_is_survived),
         cmocka_unit_test(engines_of_the_file_that_do_not_do_are_chosen_anew),
+        cmocka_unit_test(a_replaced_engine_is_written),
         cmocka_unit_test(a_file_that_cannot_be_written_is_an_error),
     };
 

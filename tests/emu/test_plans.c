@@ -78,10 +78,13 @@ static struct apd_dnn_plan_info plan_info(struct apd_dnn *dnn, const struct apd_
 
 /* ---- all problems ---- */
 
+enum { MAX_PLANS = 16384 };
+
 struct survey {
     struct apd_dnn *dnn;
     FILE *table;
-    struct apd_dnn_problem seen[16384];
+    struct apd_dnn_problem seen[MAX_PLANS];
+    char name[MAX_PLANS][sizeof((struct apd_dnn_plan_info *)0)->name];
     size_t plans;
     size_t largest[PRECISIONS];
     char where[PRECISIONS][160];
@@ -92,7 +95,7 @@ static int is_new(struct survey *survey, const struct apd_dnn_problem *p)
     for (size_t i = 0; i < survey->plans; i++)
         if (memcmp(&survey->seen[i], p, sizeof *p) == 0)
             return 0;
-    assert_true(survey->plans < sizeof survey->seen / sizeof *survey->seen);
+    assert_true(survey->plans < MAX_PLANS);
     survey->seen[survey->plans++] = *p;
     return 1;
 }
@@ -120,11 +123,12 @@ static void plan_one(struct survey *survey, int precision, struct apd_dnn_proble
     if (!is_new(survey, &p))
         return;
     info = plan_info(survey->dnn, &p);
+    memcpy(survey->name[survey->plans - 1], info.name, sizeof info.name);
     (void)snprintf(line, sizeof line, "%s,%s,%s,%d,%d,%d,%d,%d,%d,%d,%d", layer,
                    precisions[precision].name, ops[p.op], p.n, p.h, p.w, p.c, p.k, p.kernel,
                    p.stride, p.groups);
-    fprintf(survey->table, "%s,%s,%d,%d,%zu\n", line, info.name, info.fallback, info.tensor_core,
-            info.workspace_bytes);
+    fprintf(survey->table, "%s,%s,%d,%d,%d,%zu\n", line, info.name, info.fallback, info.tensor_core,
+            info.compiled_late, info.workspace_bytes);
     if (!info.deterministic)
         fail_msg("%s: %s varies", line, info.name);
     if (p.type == APD_CUDA_F32 && !p.tf32 && info.tensor_core)
@@ -191,28 +195,48 @@ static void plan_network(struct survey *survey, const char *name, int small_stem
     free(arch);
 }
 
+/* From the file that was written, cuDNN builds the same plans. */
+static void plan_again(const struct survey *survey, const char *engines)
+{
+    struct apd_dnn *dnn = new_dnn(engines);
+
+    assert_string_equal(apd_dnn_engines_note(dnn), "");
+    for (size_t i = 0; i < survey->plans; i++)
+        assert_string_equal(plan_info(dnn, &survey->seen[i]).name, survey->name[i]);
+    assert_string_equal(apd_dnn_replaced(dnn), "");
+    apd_dnn_destroy(&dnn);
+}
+
 static void every_layer_of_every_network_has_a_plan(void **state)
 {
+    const char *engines = scratch_path("all engines");
     struct survey *survey = calloc(1, sizeof *survey);
     double start = apd_now_s();
+    struct apd_dnn_summary summary;
+    struct apd_err err;
 
     (void)state;
     assert_non_null(survey);
-    survey->dnn = new_dnn(NULL);
+    survey->dnn = new_dnn(engines);
     survey->table = fopen(table_path, "w");
     assert_non_null(survey->table);
     fprintf(survey->table, "network,layer,type,op,n,h,w,c,k,kernel,stride,groups,engine,fallback,"
-                           "tensor_core,workspace_bytes\n");
+                           "tensor_core,compiled_late,workspace_bytes\n");
     for (int i = 0; apd_arch_name(i) != NULL; i++)
         for (int small_stem = 0; small_stem < 2; small_stem++)
             plan_network(survey, apd_arch_name(i), small_stem);
     assert_int_equal(fclose(survey->table), 0);
-    printf("%s: %zu plans in %.1f s\n", device_name, survey->plans, apd_now_s() - start);
+    apd_dnn_summarize(survey->dnn, &summary);
+    printf("%s: %zu plans in %.1f s: %d on tensor cores, %d by fallback, %d compiled late\n",
+           device_name, survey->plans, apd_now_s() - start, summary.tensor_core, summary.fallback,
+           summary.compiled_late);
     for (int i = 0; i < PRECISIONS; i++)
         printf("largest workspace in %s: %.1f MiB for %s\n", precisions[i].name,
                (double)survey->largest[i] / (double)MIB, survey->where[i]);
     assert_true(survey->plans > 1000);
+    GOOD(apd_dnn_save(survey->dnn, &err));
     apd_dnn_destroy(&survey->dnn);
+    plan_again(survey, engines);
     free(survey);
 }
 
@@ -364,9 +388,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: test_plans DEVICE.json TABLE.csv\n");
         return 64;
     }
-    if (cudnnGetVersion() < 90800) {
-        printf("cuDNN %zu cannot plan without a device: expected 9.8 or later\n",
-               cudnnGetVersion());
+    if (apd_dnn_check(&err) != APD_OK) {
+        printf("%s\n", err.msg);
         return 77;
     }
     device_name = argv[1];
