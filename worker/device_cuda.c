@@ -3,6 +3,7 @@
 #include "worker/comm_nccl.h"
 #include "worker/device.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -62,10 +63,11 @@ enum apd_code apd_device_settled_cuda(struct apd_backend *be, struct apd_err *er
 {
     struct apd_dnn_summary convolutions;
     const char *replaced;
-    size_t beside;
+    int64_t beside;
 
     APD_TRY(apd_cuda_beside_plan(be, &beside, err));
-    apd_log(APD_LOG_INFO, "GPU memory beside the plan", "mb=%zu", beside >> 20);
+    if (beside >= 0)
+        apd_log(APD_LOG_INFO, "GPU memory beside the plan", "mb=%" PRId64, beside >> 20);
     apd_cuda_convolutions(be, &convolutions, &replaced);
     apd_log(APD_LOG_INFO, "convolutions planned",
             "plans=%d tensor_core=%d fallback=%d compiled_late=%d", convolutions.plans,

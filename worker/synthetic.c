@@ -53,10 +53,10 @@ static enum apd_code make_images(struct apd_synthetic *s, struct apd_shape image
 }
 
 static enum apd_code make_network(struct apd_synthetic *s, struct apd_shape image, int classes,
-                                  struct apd_err *err)
+                                  const char *run_dir, struct apd_err *err)
 {
     const struct apd_config *config = &s->config;
-    const struct apd_device_place place = {.workers_on_host = 1};
+    const struct apd_device_place place = {.workers_on_host = 1, .run_dir = run_dir};
 
     APD_TRY(apd_arch_build(config->model.arch, (int)config->model.width,
                            config->model.stem == APD_STEM_SMALL, image, classes, &s->arch, err));
@@ -85,8 +85,8 @@ static enum apd_code make_step(struct apd_synthetic *s, struct apd_err *err)
 }
 
 enum apd_code apd_synthetic_create(const char *const *overrides, size_t count,
-                                   struct apd_shape image, int classes, struct apd_synthetic **out,
-                                   struct apd_err *err)
+                                   struct apd_shape image, int classes, const char *run_dir,
+                                   struct apd_synthetic **out, struct apd_err *err)
 {
     struct apd_synthetic *s = calloc(1, sizeof *s);
     enum apd_code rc;
@@ -96,7 +96,7 @@ enum apd_code apd_synthetic_create(const char *const *overrides, size_t count,
     APD_GO(apd_config_load(NULL, overrides, count, &s->config, err));
     s->config.train.lanes = 1;
     APD_GO(make_images(s, image, classes, err));
-    APD_GO(make_network(s, image, classes, err));
+    APD_GO(make_network(s, image, classes, run_dir, err));
     APD_GO(make_step(s, err));
     *out = s;
     s = NULL;
@@ -138,6 +138,11 @@ enum apd_code apd_synthetic_step(struct apd_synthetic *s, double lr, double *out
         if (result.loss[b].images > 0)
             *out_loss += result.loss[b].ce_sum / (double)result.loss[b].images;
     return APD_OK;
+}
+
+enum apd_code apd_synthetic_settle(struct apd_synthetic *s, struct apd_err *err)
+{
+    return apd_device_settled(s->be, err);
 }
 
 const char *apd_synthetic_device(const struct apd_synthetic *s)

@@ -25,7 +25,7 @@ static enum apd_code train(const char *device, const char *precision, double los
     (void)snprintf(device_is, sizeof device_is, "device=%s", device);
     (void)snprintf(precision_is, sizeof precision_is, "cuda.precision=%s", precision);
     APD_GO(apd_synthetic_create(overrides, sizeof overrides / sizeof *overrides, image, CLASSES,
-                                &synthetic, err));
+                                NULL, &synthetic, err));
     for (int i = 0; i < STEPS; i++)
         APD_GO(apd_synthetic_step(synthetic, RATE, &losses[i], err));
 done:

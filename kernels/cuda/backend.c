@@ -172,12 +172,15 @@ cudaStream_t apd_cuda_stream(struct apd_backend *be)
     return cuda_of(be)->stream;
 }
 
-enum apd_code apd_cuda_beside_plan(struct apd_backend *be, size_t *out, struct apd_err *err)
+enum apd_code apd_cuda_beside_plan(struct apd_backend *be, int64_t *out, struct apd_err *err)
 {
-    size_t left = cuda_of(be)->arena.left, free_bytes, total;
+    const struct cuda_arena *arena = &cuda_of(be)->arena;
+    size_t free_bytes, total;
 
     CUDA_TRY(cudaMemGetInfo(&free_bytes, &total));
-    *out = left > free_bytes ? left - free_bytes : 0;
+    *out = arena->at == NULL          ? -1
+           : arena->left > free_bytes ? (int64_t)(arena->left - free_bytes)
+                                      : 0;
     return APD_OK;
 }
 

@@ -27,8 +27,8 @@ APD_MUST_USE enum apd_code apd_backend_cuda(const struct apd_cuda_options *optio
 APD_MUST_USE enum apd_code apd_cuda_devices(int *out, struct apd_err *err);
 
 /* Bytes of the GPU's memory that others - CUDA, cuDNN, NCCL, other processes - have taken since the
- * backend took what was planned. */
-APD_MUST_USE enum apd_code apd_cuda_beside_plan(struct apd_backend *be, size_t *out,
+ * backend took what was planned; -1 if nothing was. */
+APD_MUST_USE enum apd_code apd_cuda_beside_plan(struct apd_backend *be, int64_t *out,
                                                 struct apd_err *err);
 
 /* The GPU's name. */

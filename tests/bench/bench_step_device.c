@@ -1,12 +1,14 @@
 /* Times whole training steps on one device, on synthetic images: no data, no decoding. Not a test.
- * usage: bench_step_device CLEAN AUX PX STEPS [key=value ...]; the settings are those of run.yaml
- * (device, cuda.precision, model.arch ...). AUX 0: plain training. Prints one JSON object. */
+ * usage: bench_step_device CLEAN AUX PX STEPS [run=FOLDER] [key=value ...]; the settings are those
+ * of run.yaml (device, cuda.precision, model.arch ...); the device's choices are kept in the
+ * folder. AUX 0: plain training. Prints one JSON object, and to stderr what the device came to. */
 #include "base/clock.h"
 #include "base/log.h"
 #include "worker/synthetic.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { WARM_UP = 3, CLASSES = 1000, MAX_STEPS = 10000, MAX_SETTINGS = 32 };
 
@@ -50,11 +52,12 @@ int main(int argc, char **argv)
     static double took[MAX_STEPS];
     struct apd_synthetic *synthetic = NULL;
     struct apd_err err = {0};
+    const char *run_dir = NULL;
     int clean, aux, px, steps, count = 4;
     double loss = 0;
 
     if (argc < 5 || argc - 5 > MAX_SETTINGS - 5) {
-        fprintf(stderr, "usage: %s CLEAN AUX PX STEPS [key=value ...]\n", argv[0]);
+        fprintf(stderr, "usage: %s CLEAN AUX PX STEPS [run=FOLDER] [key=value ...]\n", argv[0]);
         return 64;
     }
     clean = positive(argv[1], 1);
@@ -70,17 +73,21 @@ int main(int argc, char **argv)
         (void)snprintf(aux_parts, sizeof aux_parts, "train.aux_parts=%d", aux);
     }
     for (int i = 5; i < argc; i++)
-        settings[count++] = argv[i];
-    apd_log_init("bench", -1, APD_LOG_WARN);
+        if (strncmp(argv[i], "run=", 4) == 0)
+            run_dir = argv[i] + 4;
+        else
+            settings[count++] = argv[i];
+    apd_log_init("bench", -1, APD_LOG_INFO);
     if (apd_synthetic_create(settings, (size_t)count, (struct apd_shape){3, px, px}, CLASSES,
-                             &synthetic, &err) != APD_OK ||
-        measure(synthetic, steps, took, &loss, &err) != APD_OK) {
+                             run_dir, &synthetic, &err) != APD_OK ||
+        measure(synthetic, steps, took, &loss, &err) != APD_OK ||
+        apd_synthetic_settle(synthetic, &err) != APD_OK) {
         fprintf(stderr, "%s\n", err.msg);
         apd_synthetic_destroy(&synthetic);
         return apd_exit_status(err.code);
     }
     printf("{\"device\": \"%s\", \"clean\": %d, \"aux\": %d, \"px\": %d, \"steps\": %d, "
-           "\"step_ms\": %.3f, \"fastest_ms\": %.3f, \"images_per_s\": %.1f, \"loss\": %.6f}\n",
+           "\"step_ms\": %.3f, \"fastest_ms\": %.3f, \"images_per_s\": %.1f, \"loss\": %.17g}\n",
            apd_synthetic_device(synthetic), clean, aux, px, steps, took[steps / 2] * 1e3,
            took[0] * 1e3, (clean + aux) / took[steps / 2], loss);
     apd_synthetic_destroy(&synthetic);

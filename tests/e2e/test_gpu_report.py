@@ -10,8 +10,8 @@ import standin
 import support
 
 RUN = support.ROOT / "tests" / "gpu" / "run"
-SECTIONS = ("doctor", "operations against the reference", "training beside the CPU", "resume", "two GPUs", "speed",
-            "device properties", "PyTorch")
+SECTIONS = ("doctor", "operations against the reference", "training beside the CPU", "resume", "same bits",
+            "two GPUs", "speed", "device properties", "PyTorch")
 
 
 def gpu_run(out, **settings):
@@ -31,10 +31,14 @@ def test_report_of_two_gpus_holds_every_section(tmp_path):
     assert verdicts(report) == dict.fromkeys(SECTIONS, "ok")
     assert re.search(r"^nvidia-smi: .*driver_version", report, re.M) and "cuDNN  " in report and "GPU 1  " in report
     for line in (r"bf16: pass", r"tf32: losses of 10 steps differ by .*", r"20 steps, killed once and drained once .*",
-                 r"losses of 10 steps on two GPUs differ .*", r"tf32 6\+0 16 px +[\d.]+ +[\d.]+"):
+                 r"losses of 10 steps on two GPUs differ .*", r"tf32 6\+0 16 px +[\d.]+ +[\d.]+",
+                 r'    "convolutions planned" plans=\d+ tensor_core=\d+ fallback=0 compiled_late=0',
+                 r"fp16 4\+2 16 px: losses of two runs ([\d.e+-]+) and \1",
+                 r'\{"op":"forward","type":"f16".*"engine":2,.*'):
         assert re.search(f"^{line}$", report, re.M), line
-    assert re.search(r"^eager 4\+2 16 px( +[\d.]+){3}$", report, re.M) or "left out: " in report
-    assert report.endswith("\n8 of 8 sections ok\n")
+    for how in ("eager", "deterministic"):
+        assert re.search(rf"^{how} 4\+2 16 px( +[\d.]+){{3}}$", report, re.M) or "left out: " in report
+    assert report.endswith("\n9 of 9 sections ok\n")
 
 
 @standin.needs_all

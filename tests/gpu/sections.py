@@ -30,11 +30,15 @@ class Failed(Exception):
     pass
 
 
-def text_of(*command):
+def run(*command):
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
     if done.returncode != 0:
         raise Failed(f"{' '.join(map(str, command))}: exit {done.returncode}\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
-    return done.stdout
+    return done
+
+
+def text_of(*command):
+    return run(*command).stdout
 
 
 class Host:
@@ -152,6 +156,13 @@ def two_gpus(host):
         raise Failed("losses of two workers are not one's")
 
 
+def bench(host, precision, clean, aux, steps):
+    """The numbers, and what the log says of cuDNN's engines and of memory."""
+    done = run(host.build / "tests" / "bench" / "bench_step_device", clean, aux, host.size.px, steps, f"run={host.folder}",
+               "device=cuda", f"cuda.precision={precision}", "model.arch=resnet50", *host.size.network)
+    return json.loads(done.stdout), [line.split(" msg=", 1)[1] for line in done.stderr.splitlines() if " msg=" in line]
+
+
 def speed(host):
     bad, speeds = [], {}
     yield f"{'':22}{'ms a step':>12}{'images/s':>12}"
@@ -159,10 +170,9 @@ def speed(host):
         for clean, aux, steps in host.size.shapes:
             name = f"{precision} {clean}+{aux} {host.size.px} px"
             try:
-                got = json.loads(text_of(host.build / "tests" / "bench" / "bench_step_device", clean, aux, host.size.px,
-                                         steps, "device=cuda", f"cuda.precision={precision}", "model.arch=resnet50",
-                                         *host.size.network))
+                got, told = bench(host, precision, clean, aux, steps)
                 yield f"{name:22}{got['step_ms']:12.2f}{got['images_per_s']:12.1f}"
+                yield from (f"    {line}" for line in told)
                 if precision == "fp16":
                     speeds[f"{clean}+{aux}"] = got["step_ms"]
             except Failed as failed:
@@ -172,6 +182,21 @@ def speed(host):
     yield "ResNet-50; clean + auxiliary images, from pixels in the host's memory to updated weights; no decoding"
     if bad:
         raise Failed("\n".join(bad))
+    yield "engines of cuDNN:"
+    yield (host.folder / "engines.json").read_text()
+
+
+def same_bits(host):
+    """ResNet-50 twice, of which the second takes the engines that the first has kept."""
+    bad = []
+    for precision in ("fp16", "bf16", "fp32"):
+        clean, aux, steps = host.size.shapes[0]
+        losses = [bench(host, precision, clean, aux, min(steps, 5))[0]["loss"] for _ in range(2)]
+        yield f"{precision} {clean}+{aux} {host.size.px} px: losses of two runs {losses[0]:.17g} and {losses[1]:.17g}"
+        if losses[0] != losses[1]:
+            bad.append(precision)
+    if bad:
+        raise Failed(f"two runs differ in {', '.join(bad)}")
 
 
 def device_json(host):
@@ -217,5 +242,5 @@ def torch_peer(host):
 
 # Seconds for each. PyTorch, which compiles for minutes, is last and gets what is left.
 SECTIONS = [("doctor", doctor, 60), ("operations against the reference", kernels, 150),
-            ("training beside the CPU", against_cpu, 150), ("resume", resume, 120), ("two GPUs", two_gpus, 90),
-            ("speed", speed, 180), ("device properties", device_json, 30), ("PyTorch", torch_peer, 600)]
+            ("training beside the CPU", against_cpu, 150), ("resume", resume, 120), ("same bits", same_bits, 60),
+            ("two GPUs", two_gpus, 90), ("speed", speed, 180), ("device properties", device_json, 30), ("PyTorch", torch_peer, 600)]

@@ -4,8 +4,8 @@
     tests/gpu/torch_peer.py [--px 224] [--steps 20] [--device cpu] [--width 64] CLEAN+AUX ...
 
 Plain steps (CLEAN+0) and Fast AdvProp's (CLEAN+AUX: noise pass with the gradient of the images, attack, clean and
-attacked pass, each with its batch norm), in channels_last with autocast to fp16 and a gradient scaler, eager and with
-torch.compile where there is one. Images are random and on the GPU already; ours come from the host's memory.
+attacked pass, each with its batch norm), in channels_last with autocast to fp16 and a gradient scaler: eager, eager
+with deterministic engines, as ours are (neither is timed beforehand), and with torch.compile where there is one. Images are random and on the GPU already; ours come from the host's memory.
 Prints JSON lines: the median ms of a step, or a text. Exit status 77: no PyTorch that can, and why.
 --device cpu (bf16, no scaler) and --width are for seeing that this program runs.
 """
@@ -114,6 +114,8 @@ def versions(device):
 
 def measure(arguments, how, shape):
     clean, aux = map(int, shape.split("+"))
+    torch.backends.cudnn.deterministic = how == "deterministic"
+    torch.backends.cudnn.benchmark = how != "deterministic"
     try:
         ms = Trainer(arguments, how == "compiled").measure(clean, aux, arguments.px)
     except Exception as problem:  # out of memory, no compiler: the other measurements go on
@@ -133,10 +135,10 @@ def main():
     if arguments.device == "cuda" and not torch.cuda.is_available():
         print(f"PyTorch {torch.__version__} has no GPU", file=sys.stderr)
         return 77
-    torch.backends.cudnn.benchmark = True
     tell(text=versions(arguments.device))
-    for shape in arguments.shapes:
-        measure(arguments, "eager", shape)
+    for how in ("eager", "deterministic"):
+        for shape in arguments.shapes:
+            measure(arguments, how, shape)
     if not hasattr(torch, "compile"):
         tell(text="no torch.compile: it came with PyTorch 2.0")
         return 0
