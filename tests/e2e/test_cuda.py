@@ -2,7 +2,6 @@
 it survives and what it notices. (On a GPU: tests/gpu/run.)
 """
 import json
-import os
 import signal
 
 import pytest
@@ -144,10 +143,7 @@ def test_kill_and_drain_end_bitwise_where_an_undisturbed_run_ends(data, workdir)
         if number == signal.SIGTERM:
             process.send_signal(number)
         else:
-            os.killpg(process.pid, number)
-            for pids in support.pids_of(workdir / "killed").values():
-                for pid in pids:
-                    os.kill(pid, number)
+            support.kill_everything(process, workdir / "killed")
         process.communicate(timeout=support.TIMEOUT_S)
     support.run("train", config, "--workers", 2, "--run", workdir / "killed", "--quiet", env=environment())
     support.assert_same_state(support.state_of(workdir / "killed"), straight)
