@@ -280,4 +280,4 @@ def test_accuracy_is_that_of_the_cpu(tmp_path_factory, workdir):
         run_dir = train(workdir, data, device, workers=2, device=device, cuda={"precision": "fp16"}, **changes)
         right[device] = [r for r in support.records(run_dir, "evaluation") if r["name"] == "main"][-1]["top1"] / 200
     assert right["cpu"] > 0.4
-    assert abs(right["cpu"] - right["cuda"]) < 0.12
+    assert abs(right["cpu"] - right["cuda"]) < 0.2  # four standard deviations of such a difference
