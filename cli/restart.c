@@ -27,6 +27,19 @@ void apd_restart_init(struct apd_restart *restart, long max_restarts, const json
     restart->without_progress = 0;
 }
 
+/* How a start ended. mpirun has the status of the rank that ended first, which may be one that only
+ * lost its peers; the coordinator has that of the first cause. A lost rank it knows no better than
+ * such a peer does, and mpirun may: by its signal. */
+static int end_code(int wait_status, const json_t *status)
+{
+    const json_t *told = json_object_get(status, "exit_status");
+
+    if (*apd_field_text(status, "first_cause") != '\0' && json_is_integer(told) &&
+        json_integer_value(told) != APD_EXIT_RESTART)
+        return (int)json_integer_value(told);
+    return WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : APD_EXIT_INTERNAL;
+}
+
 /* A worker or the coordinator could not begin: no GPU, no memory, no file. After a failure that is
  * worth another try - a process that was killed may hold its GPU for a moment - but not when
  * nothing went before. */
@@ -52,7 +65,7 @@ int apd_restart_complete(const json_t *status)
 enum apd_next apd_restart_decide(struct apd_restart *restart, int wait_status, const json_t *status,
                                  int asked, int *out_exit)
 {
-    int code = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : APD_EXIT_INTERNAL;
+    int code = end_code(wait_status, status);
 
     *out_exit = APD_EXIT_DONE;
     if (apd_restart_complete(status))

@@ -27,8 +27,9 @@ void apd_restart_init(struct apd_restart *restart, long max_restarts, const json
 int apd_restart_complete(const json_t *status);
 
 /* wait_status: of mpirun. status: as this start left it, or NULL if it wrote none. asked: somebody
- * asked us to end the run. Progress is a newer checkpoint or a step further than any before. A first
- * start that ends with 69, a cause and no progress is not repeated. */
+ * asked us to end the run. Progress is a newer checkpoint or a step further than any before. A
+ * first start that ends with 69, a cause and no progress is not repeated. The exit status of a
+ * first cause counts before mpirun's. */
 enum apd_next apd_restart_decide(struct apd_restart *restart, int wait_status, const json_t *status,
                                  int asked, int *out_exit);
 

@@ -195,8 +195,7 @@ class Job:
     def wait_for_step(self, step):
         def arrived():
             assert self.facts()["JobState"] not in ENDED, self.output()
-            return (self.run / "metrics.jsonl").exists() and any(
-                record["step"] >= step for record in support.records(self.run, "step"))
+            return support.has_step(self.run, step)
 
         wait_until(arrived, f"job {self.number} at step {step}")
 

@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import pathlib
+import signal
 import struct
 import subprocess
 import time
@@ -139,18 +140,24 @@ def assert_same_state(a, b):
 
 
 def records(run_dir, kind):
-    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+    """Of whole lines: the last one may still be on its way."""
+    text = (run_dir / "metrics.jsonl").read_text()
+    lines = text[:text.rfind("\n") + 1].splitlines()
     return [record for record in map(json.loads, lines) if record["kind"] == kind]
+
+
+def has_step(run_dir, step):
+    return (run_dir / "metrics.jsonl").exists() and any(
+        record["step"] >= step for record in records(run_dir, "step"))
 
 
 def wait_for_step(run_dir, step, process):
     while process.poll() is None:
-        if (run_dir / "metrics.jsonl").exists():
-            steps = [record["step"] for record in records(run_dir, "step")]
-            if steps and max(steps) >= step:
-                return
+        if has_step(run_dir, step):
+            return
         time.sleep(0.02)
-    raise AssertionError(f"the run ended before step {step}: {process.stdout.read()}")
+    if not has_step(run_dir, step):  # it may have come between the last look and the end
+        raise AssertionError(f"the run ended before step {step}: {process.stdout.read()}")
 
 
 def pids_of(run_dir):
@@ -168,3 +175,21 @@ def pids_of(run_dir):
         if name in found and str(run_dir).encode() in words and not zombie:
             found[name].append(int(entry.name))
     return found
+
+
+def kill(pid):
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:  # it has just ended
+        pass
+
+
+def kill_everything(process, run_dir):
+    """`advprop train`, mpirun and all ranks, as a power cut would."""
+    for pids in pids_of(run_dir).values():
+        for pid in pids:
+            kill(pid)
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass

@@ -2,7 +2,6 @@
 it survives and what it notices. (On a GPU: tests/gpu/run.)
 """
 import json
-import os
 import signal
 
 import pytest
@@ -144,10 +143,7 @@ def test_kill_and_drain_end_bitwise_where_an_undisturbed_run_ends(data, workdir)
         if number == signal.SIGTERM:
             process.send_signal(number)
         else:
-            os.killpg(process.pid, number)
-            for pids in support.pids_of(workdir / "killed").values():
-                for pid in pids:
-                    os.kill(pid, number)
+            support.kill_everything(process, workdir / "killed")
         process.communicate(timeout=support.TIMEOUT_S)
     support.run("train", config, "--workers", 2, "--run", workdir / "killed", "--quiet", env=environment())
     support.assert_same_state(support.state_of(workdir / "killed"), straight)
@@ -298,4 +294,4 @@ def test_accuracy_is_that_of_the_cpu(tmp_path_factory, workdir):
         run_dir = train(workdir, data, device, workers=2, device=device, cuda={"precision": "fp16"}, **changes)
         right[device] = [r for r in support.records(run_dir, "evaluation") if r["name"] == "main"][-1]["top1"] / 200
     assert right["cpu"] > 0.4
-    assert abs(right["cpu"] - right["cuda"]) < 0.12
+    assert abs(right["cpu"] - right["cuda"]) < 0.2  # four standard deviations of such a difference

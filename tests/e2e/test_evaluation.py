@@ -19,6 +19,8 @@ EVAL_ATTACK = 8
 IMAGES = 130  # batches of 50: the last one is not full, and two workers cut elsewhere than one
 PEER_IMAGES = 64
 ATTACK = {"steps": 5, "eps": 8, "step": 2}
+# The same network on every CPU; under AVX2 oneDNN would round an image by its place in the batch.
+CPU = {"isa": "baseline"}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def trained(tmp_path_factory, tiny_data):
     """A run whose network gets about three quarters of the test set right."""
     folder = tmp_path_factory.mktemp("trained")
     config = support.write_config(folder / "run.yaml", tiny_data, train={"epochs": 6, "batch": 40, "lanes": 2},
-                                  eval={"batch": 50}, data={"crop_padding_px": 1})
+                                  eval={"batch": 50}, data={"crop_padding_px": 1}, cpu=CPU)
     support.run("train", config, "--workers", 1, "--run", folder / "run", "--quiet")
     return folder / "run"
 
@@ -83,7 +85,7 @@ def test_classes_add_up_and_the_number_of_workers_changes_nothing(trained, argum
 
 
 def test_a_batch_larger_than_the_data_set_changes_no_count(trained, tiny_data, workdir):
-    config = support.write_config(workdir / "run.yaml", tiny_data, eval={"batch": 300})
+    config = support.write_config(workdir / "run.yaml", tiny_data, eval={"batch": 300}, cpu=CPU)
     out = support.run("eval", "--checkpoint", support.newest_checkpoint(trained), "--config", config, "--json",
                       "--images", IMAGES, "--bn", "main").stdout
     large, small = json.loads(out), evaluate(trained)["main"]
@@ -161,6 +163,6 @@ def test_restarts_and_classes_are_pytorchs(trained, tiny_data):
     losses = torch.stack([functional.cross_entropy(one, labels, reduction="none") for one in logits])
     right = (logits.argmax(2) == labels).all(0)
     in_class = torch.tensor([int(right[labels == number].sum()) for number in range(10)])
-    assert right.sum() <= (logits[0].argmax(1) == labels).sum() - 2  # 39 instead of 42: restarts do something
+    assert right.sum() < (logits[0].argmax(1) == labels).sum()  # 30 instead of 33: restarts do something
     assert abs(found["loss"] - losses.amax(0).mean()) < 1e-3
     assert (torch.tensor([one["top1"] for one in found["classes"]]) - in_class).abs().sum() <= 1

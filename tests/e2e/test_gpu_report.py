@@ -15,8 +15,8 @@ SECTIONS = ("doctor", "operations against the reference", "training beside the C
 
 
 def gpu_run(out, **settings):
-    return subprocess.run([RUN, "--quick", "--as-is", "--build", support.BUILD, "--out", out], capture_output=True,
-                          text=True, timeout=600, env=standin.environment(**settings))
+    return subprocess.run([RUN, "--quick", "--as-is", "--minutes", "120", "--build", support.BUILD, "--out", out],
+                          capture_output=True, text=True, env=standin.environment(**settings))
 
 
 def verdicts(report):

@@ -95,6 +95,14 @@ def test_configuration_error_is_final(play, advprop):
     assert play.starts() == 1
 
 
+def test_first_start_refused_is_not_repeated_though_a_peer_ended_before(play, advprop):
+    """mpirun has the status of the rank that ended first: here of one that lost the coordinator."""
+    status = {**failed(0, "rank 2 on h, starting: no GPU"), "exit_status": 69}
+    result = play(advprop, [[status, 75], [DONE, 0]], code=69)
+    assert "rank 2 on h, starting: no GPU" in result.stderr and "starting again" not in result.stderr
+    assert play.starts() == 1
+
+
 def test_three_starts_without_progress_give_up(play, advprop):
     result = play(advprop, [[failed(3), 139]] * 4, code=70)
     assert "3 starts in a row made no progress" in result.stderr

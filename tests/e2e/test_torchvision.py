@@ -28,7 +28,7 @@ def test_standard_resnet18_loads_strictly_and_gives_our_logits(tiny_data, workdi
         found, _ = support.read_safetensors(workdir / "logits.safetensors")
         assert found["logits"].shape == (IMAGES, 10)
         assert abs(expected).max() > 0.1  # not an untrained network's zeros
-        assert abs(found["logits"] - expected).max() < 1e-4
+        assert abs(found["logits"] - expected).max() < 5e-4  # 3e-5 to 6e-5, by instruction set
 
 
 def test_torchvision_weights_are_taken_as_a_start(tiny_data, workdir):

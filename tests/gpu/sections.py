@@ -126,7 +126,7 @@ def resume(host):
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     host.support.wait_for_step(parts, 4, process)
     for pid in host.support.pids_of(parts)["advprop-worker"]:
-        os.kill(pid, signal.SIGKILL)
+        host.support.kill(pid)
     seen = len(host.losses(parts))
     time.sleep(0.1)
     while process.poll() is None and len(host.losses(parts)) < seen + 3:

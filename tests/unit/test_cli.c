@@ -139,6 +139,31 @@ static void first_start_refused_is_not_repeated(void **state)
         APD_NEXT_START);
 }
 
+/* mpirun tells of the rank that ended first. */
+static void status_of_the_first_cause_counts(void **state)
+{
+    static const char no_gpu[] =
+        "{\"state\":\"failed\",\"first_cause\":\"no GPU is visible\",\"exit_status\":69}";
+    static const char bad_data[] =
+        "{\"state\":\"failed\",\"step\":4,\"first_cause\":\"bad\",\"exit_status\":65}";
+    static const char lost[] = "{\"state\":\"failed\",\"first_cause\":\"lost\",\"exit_status\":75}";
+    static const char going[] =
+        "{\"state\":\"ending\",\"first_cause\":\"lost\",\"exit_status\":null}";
+
+    (void)state;
+    assert_int_equal(decide(EXITED(75), no_gpu, 0), APD_NEXT_LEAVE);
+    assert_int_equal(exit_status, 69);
+    assert_int_equal(decide(EXITED(75), bad_data, 0), APD_NEXT_LEAVE);
+    assert_int_equal(exit_status, 65);
+    assert_int_equal(decide(EXITED(78), going, 0), APD_NEXT_LEAVE);
+    assert_int_equal(exit_status, 78);
+    apd_restart_init(&restart, 5, NULL);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(decide(EXITED(139), lost, 0), APD_NEXT_START);
+    assert_int_equal(decide(EXITED(139), lost, 0), APD_NEXT_LEAVE);
+    assert_int_equal(exit_status, 70); /* a crash, not only a lost peer */
+}
+
 static void numbers_are_written_for_people(void **state)
 {
     char out[APD_NUMBER_MAX];
@@ -319,6 +344,7 @@ int main(void)
         cmocka_unit_test_setup(newer_checkpoint_is_progress, fresh),
         cmocka_unit_test_setup(lost_peers_without_progress_are_unavailable, fresh),
         cmocka_unit_test_setup(first_start_refused_is_not_repeated, fresh),
+        cmocka_unit_test_setup(status_of_the_first_cause_counts, fresh),
         cmocka_unit_test(numbers_are_written_for_people),
         cmocka_unit_test(status_page_shows_everything),
         cmocka_unit_test(empty_status_shows_without_crash),
