@@ -223,10 +223,23 @@ static cudaError_t launch(cudaGraphExec_t exec, cudaStream_t stream)
     return cudaSuccess;
 }
 
-static cudaError_t instantiate(cudaGraphExec_t *out, cudaGraph_t graph)
+static bool has_priorities(const std::vector<Node> &nodes)
+{
+    auto priority = [](const Node &n) { return streams()[(size_t)n.lane]->priority; };
+
+    return std::any_of(nodes.begin(), nodes.end(),
+                       [&](const Node &n) { return priority(n) != priority(nodes[0]); });
+}
+
+/* The genuine one would run all nodes with the priority of the stream they are launched into. */
+static cudaError_t instantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long flags)
 {
     if (!is_one_of(state().graphs, graph))
         return cudaErrorInvalidResourceHandle;
+    if (flags != 0 && flags != cudaGraphInstantiateFlagUseNodePriority)
+        return cudaErrorInvalidValue;
+    if (flags == 0 && has_priorities(graph->nodes))
+        die("a graph of streams with different priorities is to be launched without them");
     *out = new CUgraphExec_st;
     (*out)->nodes = graph->nodes;
     state().execs.push_back(*out);
@@ -318,15 +331,15 @@ cudaError_t cudaStreamGetCaptureInfo(cudaStream_t stream, cudaStreamCaptureStatu
     });
 }
 
-cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long)
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long flags)
 {
-    return call([&] { return instantiate(out, graph); });
+    return call([&] { return instantiate(out, graph, flags); });
 }
 
 cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *out, cudaGraph_t graph,
-                                          unsigned long long)
+                                          unsigned long long flags)
 {
-    return call([&] { return instantiate(out, graph); });
+    return call([&] { return instantiate(out, graph, flags); });
 }
 
 cudaError_t cudaGraphUpload(cudaGraphExec_t exec, cudaStream_t stream)

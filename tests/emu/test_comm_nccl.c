@@ -226,7 +226,8 @@ static int graph(struct apd_comm *host, void *arg)
     SCENARIO_CUDA(
         &s, cudaMemcpyAsync(out, device, 2 * N * sizeof *out, cudaMemcpyDeviceToHost, s.stream));
     SCENARIO_CUDA(&s, cudaStreamEndCapture(s.stream, &captured));
-    SCENARIO_CUDA(&s, cudaGraphInstantiate(&exec, captured, 0));
+    SCENARIO_CUDA(&s,
+                  cudaGraphInstantiate(&exec, captured, cudaGraphInstantiateFlagUseNodePriority));
     for (uint64_t k = 0; k < 3; k++) {
         fill(in, N, APD_SUM_F32, s.seed + k, host->rank);
         memset(out, 0, 2 * N * sizeof *out);
