@@ -172,6 +172,19 @@ def test_failing_nccl_ends_the_start_with_one_cause_and_the_run_goes_on(data, wo
     assert not any(support.pids_of(workdir / kind).values())
 
 
+def test_failing_recording_of_gradient_sums_ends_the_run_with_its_own_cause(data, workdir):
+    """The other worker replays its recording, whose sums nobody else begins: it is told of a lost peer. Two lanes
+    record two noise passes and two train passes, of which the last one has the gradient's sums.
+    """
+    done = train(workdir, data, "run", "cuda.bucket_mb=0.004", "cluster.silent_timeout_s=20", workers=2, check=None,
+                 settings={"GRAPH_FAIL": "2:4"})
+    assert done.returncode == 69, done.stderr
+    assert "cudaGraphInstantiate" in done.stderr and "out of memory" in done.stderr
+    logs = [(workdir / "run" / "logs" / f"rank-{rank}.log").read_text() for rank in (1, 2)]
+    assert "cudaGraphInstantiate" in logs[1]
+    assert not any("not done after" in log or "did not finish within" in log for log in logs)
+
+
 def test_gradients_leave_before_the_backward_pass_ends(data, workdir):
     """In the order in which the device did things; the small network's gradient is cut into pieces of 4 kB."""
     found = False

@@ -67,6 +67,7 @@ static Settings read_settings()
     const char *capability = getenv("STANDIN_CAPABILITY");
     const char *trace = getenv("STANDIN_TRACE");
     const char *waits = getenv("STANDIN_IGNORE_WAITS");
+    const char *graph_fail = getenv("STANDIN_GRAPH_FAIL"); /* rank:number */
     Settings s;
 
     s.devices = (int)number_of("STANDIN_DEVICES", s.devices);
@@ -83,6 +84,13 @@ static Settings read_settings()
     if (waits != NULL && sscanf(waits, "%d:%d", &s.ignore_of, &s.ignore_for) != 2)
         die("STANDIN_IGNORE_WAITS=%s is not like 1:2", waits);
     s.fault = (long)number_of("STANDIN_FAULT", 0);
+    if (graph_fail != NULL) {
+        int of_rank = 0;
+        if (sscanf(graph_fail, "%d:%ld", &of_rank, &s.graph_fail) != 2)
+            die("STANDIN_GRAPH_FAIL=%s is not like 1:2", graph_fail);
+        if (rank == NULL || of_rank != atoi(rank))
+            s.graph_fail = 0;
+    }
     s.timeout = number_of("STANDIN_TIMEOUT", s.timeout);
     s.trace = trace == NULL ? "" : trace;
     if (s.trace.find("%r") != std::string::npos)

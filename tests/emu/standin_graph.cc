@@ -26,6 +26,7 @@ struct Graphs {
     std::vector<cudaGraph_t> graphs;
     std::vector<cudaGraphExec_t> execs;
     unsigned long long count = 0;
+    long instantiated = 0;
 };
 
 static thread_local cudaStreamCaptureMode thread_mode = cudaStreamCaptureModeGlobal;
@@ -240,6 +241,8 @@ static cudaError_t instantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned
         return cudaErrorInvalidValue;
     if (flags == 0 && has_priorities(graph->nodes))
         die("a graph of streams with different priorities is to be launched without them");
+    if (++state().instantiated == settings().graph_fail)
+        return cudaErrorMemoryAllocation;
     *out = new CUgraphExec_st;
     (*out)->nodes = graph->nodes;
     state().execs.push_back(*out);

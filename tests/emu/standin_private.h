@@ -33,8 +33,9 @@ struct Settings {
     int ignore_of = 0;       /* no wait of this stream ... */
     int ignore_for = 0;      /* ... for an event of this one does anything */
     long fault = 0;          /* this operation fails asynchronously; from 1 */
-    double timeout = 120;    /* seconds without any progress while the host waits */
-    std::string trace;       /* file; %r: the MPI rank */
+    long graph_fail = 0;  /* this cudaGraphInstantiate() of the MPI rank finds no memory; from 1 */
+    double timeout = 120; /* seconds without any progress while the host waits */
+    std::string trace;    /* file; %r: the MPI rank */
 };
 
 enum { LEFT_STATUS = 99, MAX_DEVICES = 16 };
