@@ -15,8 +15,9 @@ struct comm_nccl {
     double timeout_s;
     int started; /* the workers have found together */
     int in_group;
-    int sums;   /* started and not waited for */
-    int failed; /* only abort is left */
+    double first_sum; /* of the start */
+    int sums;         /* started and not waited for */
+    int failed;       /* only abort is left */
 };
 
 /* What became of an NCCL call. Outside a group waits while it is in progress: only then are its

@@ -229,22 +229,25 @@ static enum apd_code agree(struct apd_comm *host, enum apd_code prepared, struct
     return APD_OK;
 }
 
-/* The first sum makes the connections and shows that they work. */
+/* The first sum makes the connections and shows that they work. All on our stream: nothing else
+ * comes before it, and a sum that hangs may leave a copy behind, whose memory lives as long. */
 static enum apd_code try_sum(struct comm_nccl *self, struct apd_err *err)
 {
-    double sum = 1, *device = NULL;
+    double *device = NULL, *sum = &self->first_sum;
     enum apd_code rc;
 
-    CUDA_GO(cudaMalloc((void **)&device, sizeof sum));
-    CUDA_GO(cudaMemcpy(device, &sum, sizeof sum, cudaMemcpyHostToDevice));
+    *sum = 1;
+    CUDA_GO(cudaMalloc((void **)&device, sizeof *sum));
+    CUDA_GO(cudaMemcpyAsync(device, sum, sizeof *sum, cudaMemcpyHostToDevice, self->stream));
     APD_GO(apd_nccl_check(
         self, ncclAllReduce(device, device, 1, ncclFloat64, ncclSum, self->nccl, self->stream),
         "the first ncclAllReduce", err));
     APD_GO(apd_nccl_wait_stream(self, err)); /* which has a deadline, a copy has none */
-    CUDA_GO(cudaMemcpy(&sum, device, sizeof sum, cudaMemcpyDeviceToHost));
-    if (sum != self->base.size)
+    CUDA_GO(cudaMemcpyAsync(sum, device, sizeof *sum, cudaMemcpyDeviceToHost, self->stream));
+    APD_GO(apd_nccl_wait_stream(self, err));
+    if (*sum != self->base.size)
         rc = apd_fail(err, APD_DEVICE, "worker %d of %d: NCCL's sum of ones over all workers is %g",
-                      self->base.rank, self->base.size, sum);
+                      self->base.rank, self->base.size, *sum);
 done:
     if (rc == APD_OK)
         cudaFree(device); /* would wait for a sum that hangs */

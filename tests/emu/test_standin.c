@@ -215,12 +215,26 @@ static int copies_of_rows(void)
     return 0;
 }
 
+/* The legacy stream orders only what blocks it. */
+static int copy_that_no_stream_waits_for(void)
+{
+    float *d = new_device(1), plain = 1;
+    cudaStream_t s = new_stream();
+
+    set_all(d, 0, 1, s);
+    OK(cudaStreamSynchronize(s));
+    OK(cudaMemcpy(d, &plain, 4, cudaMemcpyHostToDevice));
+    return read_first(d, s) != 1;
+}
+
 static void copies_are_checked_and_late(void **state)
 {
     (void)state;
     assert_well(RUN(wrong_copies));
     assert_well(RUN(sources_change_later));
     assert_well(RUN(copies_of_rows));
+    assert_in_range(right_of_seeds(copy_that_no_stream_waits_for, "STANDIN_STRICT=0"), 0,
+                    SEEDS - 1);
 }
 
 /* ---- kernels ---- */
