@@ -21,7 +21,7 @@
  * The backend is polled through it (apd_cuda_on_wait), and NCCL does not let go of a communicator
  * that a graph still holds: so destroy the backend first.
  *
- * APD_DEVICE: NCCL is too old, or CUDA failed. APD_CONFIG: two workers have the same GPU. APD_PEER,
+ * APD_DEVICE: NCCL is too old, two workers have the same GPU, or CUDA failed. APD_PEER,
  * APD_TIMEOUT: the workers do not find together. */
 APD_MUST_USE enum apd_code apd_comm_nccl(struct apd_backend *be, struct apd_comm *host,
                                          double timeout_s, struct apd_comm **out,

@@ -54,11 +54,11 @@ static enum apd_code fail_nccl(struct comm_nccl *self, ncclResult_t status, cons
     self->failed = 1;
     last_words(self, words, sizeof words);
     if (strstr(words, "Duplicate GPU") != NULL)
-        (void)apd_fail(
-            err, code,
-            "worker %d of %d: two workers have the same GPU and NCCL needs one for each: "
-            "start no more workers on a host than it has GPUs (%s)",
-            self->base.rank, self->base.size, words);
+        code = apd_fail(
+            err, APD_DEVICE,
+            "two workers have the same GPU and NCCL needs one for each: start no more workers on a "
+            "host than it has GPUs, and show each either all of them or its own (%s)",
+            words);
     else
         (void)apd_fail(err, code, "worker %d of %d: %s: %s%s%s%s", self->base.rank, self->base.size,
                        call, ncclGetErrorString(status), words[0] != '\0' ? " (" : "", words,

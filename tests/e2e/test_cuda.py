@@ -100,6 +100,13 @@ def test_any_order_of_streams_and_plain_launches_give_the_same_bits(data, workdi
         support.assert_same_state(state, states[0])
 
 
+def test_workers_that_each_see_one_gpu_of_their_own_take_it(data, workdir):
+    """As srun --gpus-per-task=1 shows them."""
+    all_seen = train(workdir, data, "all", workers=2)
+    own_seen = train(workdir, data, "own", workers=2, settings={"DEVICES": 1, "BOUND": 1})
+    support.assert_same_state(support.state_of(own_seen), support.state_of(all_seen))
+
+
 def test_synchronised_bn_over_two_gpus_is_that_of_one_with_all_lanes(data, workdir):
     one = losses(train(workdir, data, "one", bn={"sync": "full"}))
     two = losses(train(workdir, data, "two", workers=2, bn={"sync": "full"}))

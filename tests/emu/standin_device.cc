@@ -73,6 +73,8 @@ static Settings read_settings()
     s.devices = (int)number_of("STANDIN_DEVICES", s.devices);
     if (s.devices < 1 || s.devices > MAX_DEVICES)
         die("STANDIN_DEVICES=%d is not from 1 to %d", s.devices, MAX_DEVICES);
+    if (number_of("STANDIN_BOUND", 0) != 0 && rank != NULL)
+        s.first = s.devices * atoi(rank);
     s.memory = (size_t)number_of("STANDIN_MEMORY", (double)s.memory);
     s.seed = (uint64_t)number_of("STANDIN_SEED", (double)s.seed) << 16;
     s.seed += rank == NULL ? 0 : strtoull(rank, NULL, 10);
@@ -257,7 +259,7 @@ static int attribute(cudaDeviceAttr name, int device)
     if (name == cudaDevAttrComputeCapabilityMinor)
         return settings().minor;
     if (name == cudaDevAttrPciBusId)
-        return 0x18 + device;
+        return 0x18 + settings().first + device;
     for (const auto &k : known)
         if (k.name == name)
             return k.value;
@@ -268,7 +270,7 @@ static void describe(cudaDeviceProp *p, int device)
 {
     memset(p, 0, sizeof *p);
     snprintf(p->name, sizeof p->name, "NVIDIA H100 80GB HBM3 (stand-in)");
-    memset(p->uuid.bytes, 'a' + device, sizeof p->uuid.bytes);
+    memset(p->uuid.bytes, 'a' + settings().first + device, sizeof p->uuid.bytes);
     p->totalGlobalMem = settings().memory;
     p->sharedMemPerBlock = (size_t)attribute(cudaDevAttrMaxSharedMemoryPerBlock, device);
     p->sharedMemPerBlockOptin = (size_t)attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);

@@ -22,6 +22,7 @@ namespace standin
 /* From the environment, STANDIN_ and the name in capitals, read once. */
 struct Settings {
     int devices = 1;
+    int first = 0;               /* of them; STANDIN_BOUND=1: each MPI rank has others */
     size_t memory = 85520809984; /* bytes a device */
     uint64_t seed = 1;           /* of the interleaving; every MPI rank has its own */
     int major = 9, minor = 0;    /* STANDIN_CAPABILITY */

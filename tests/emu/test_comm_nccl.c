@@ -324,7 +324,7 @@ static void shared_gpu_is_told(void **state)
 
     (void)state;
     for (int r = 0; r < 2; r++) {
-        assert_int_equal(end.status[r], 100 + APD_CONFIG);
+        assert_int_equal(end.status[r], 100 + APD_DEVICE);
         assert_non_null(strstr(end.text[r], "two workers have the same GPU"));
     }
 }
