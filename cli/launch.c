@@ -61,6 +61,18 @@ enum apd_code apd_command_line_add(struct apd_command_line *line, struct apd_err
     return APD_OK;
 }
 
+/* On other hosts ranks get the variables that mpirun is told of. */
+static enum apd_code add_nccl_settings(struct apd_command_line *line, struct apd_err *err)
+{
+    for (char **at = environ; *at != NULL; at++) {
+        if (strncmp(*at, "NCCL_", 5) != 0)
+            continue;
+        APD_TRY(apd_command_line_add(line, err, "-x"));
+        APD_TRY(apd_command_line_add(line, err, "%.*s", (int)strcspn(*at, "="), *at));
+    }
+    return APD_OK;
+}
+
 static enum apd_code add_rank(struct apd_command_line *line, const char *program, long count,
                               const char *run_dir, struct apd_err *err)
 {
@@ -86,12 +98,14 @@ enum apd_code apd_launch_train(const char *run_dir, long workers, const char *ho
     }
     APD_TRY(add_rank(out, "advpropd", 1, run_dir, err));
     APD_TRY(apd_command_line_add(out, err, ":"));
+    APD_TRY(add_nccl_settings(out, err));
     return add_rank(out, "advprop-worker", workers, run_dir, err);
 }
 
 enum apd_code apd_launch_workers(long workers, struct apd_command_line *out, struct apd_err *err)
 {
     APD_TRY(apd_command_line_add(out, err, "mpirun"));
+    APD_TRY(add_nccl_settings(out, err));
     return add_rank(out, "advprop-worker", workers, NULL, err);
 }
 

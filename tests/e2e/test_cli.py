@@ -1,6 +1,7 @@
 """The command line without a run: help, versions, mistakes and their exit codes."""
 
 import json
+import os
 import re
 import shlex
 
@@ -106,6 +107,17 @@ def test_dry_run_prints_a_line_for_the_shell(advprop, tiny_yaml, tmp_path):
     assert line[1:3] == ["-n", "1"] and line[3].endswith("/advpropd")
     assert line[4:9] == ["--run", str(run), ":", "-n", "3"] and line[9].endswith("/advprop-worker")
     assert not run.exists()
+
+
+def test_workers_on_all_hosts_get_the_settings_of_nccl(advprop, tiny_yaml, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NCCL_")}
+    environment.update({"NCCL_SOCKET_IFNAME": "eth0,eth1", "NCCL_DEBUG": "", "NOT_NCCL_X": "1"})
+    text = advprop("train", tiny_yaml, "--workers", "3", "--run", tmp_path / "run", "--dry-run",
+                   env=environment).stdout
+    words = shlex.split(text.replace("\\\n", " "))
+    line = words[words.index(":") + 1:]
+    assert sorted(line[1:4:2]) == ["NCCL_DEBUG", "NCCL_SOCKET_IFNAME"]
+    assert line[0] == line[2] == "-x" and line[4:6] == ["-n", "3"]
 
 
 @pytest.fixture
