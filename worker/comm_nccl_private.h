@@ -34,7 +34,7 @@ APD_MUST_USE enum apd_code apd_nccl_wait_stream(struct comm_nccl *self, struct a
 
 /* Makes self->nccl: from the version of NCCL to a first sum. */
 APD_MUST_USE enum apd_code apd_nccl_start(struct comm_nccl *self, struct apd_comm *host,
-                                          struct apd_err *err);
+                                          int deterministic, struct apd_err *err);
 
 /* Leaves self->nccl, in order if nothing has failed. Returns whether NCCL let go in time. */
 int apd_nccl_end(struct comm_nccl *self);

@@ -173,39 +173,77 @@ static enum apd_code make_stream(struct comm_nccl *self, struct apd_err *err)
     return APD_OK;
 }
 
-/* What a worker can do alone. */
-static enum apd_code prepare(struct comm_nccl *self, ncclUniqueId *id, struct apd_err *err)
+/* Variables of NCCL that all workers must have alike. */
+static const char *const agreed[] = {"NCCL_ALGO"};
+
+enum { AGREED = sizeof agreed / sizeof *agreed, VALUE_BYTES = 256 };
+
+/* What worker 0 tells all. */
+struct greeting {
+    ncclUniqueId id;
+    char value[AGREED][VALUE_BYTES]; /* "": not set */
+};
+
+/* Only the algorithms that add in a fixed order, unless the user wants others. */
+static enum apd_code greet(struct comm_nccl *self, int deterministic, struct greeting *out,
+                           struct apd_err *err)
 {
-    APD_TRY(check_version(self, err));
-    if (setenv("NCCL_ALGO", "Ring,Tree", 0) != 0)
+    if (deterministic && setenv("NCCL_ALGO", "Ring,Tree", 0) != 0)
         return apd_fail_errno(err, "setenv NCCL_ALGO");
-    APD_TRY(make_stream(self, err));
-    if (self->base.rank == 0)
-        NCCL_TRY(self, ncclGetUniqueId(id));
+    for (int i = 0; i < AGREED; i++) {
+        const char *value = getenv(agreed[i]);
+
+        if (value != NULL && strlen(value) >= VALUE_BYTES)
+            return apd_fail(err, APD_CONFIG, "%s is longer than %d bytes", agreed[i],
+                            VALUE_BYTES - 1);
+        (void)snprintf(out->value[i], VALUE_BYTES, "%s", value != NULL ? value : "");
+    }
+    NCCL_TRY(self, ncclGetUniqueId(&out->id));
     return APD_OK;
 }
 
-/* Worker 0's id to all. */
-static enum apd_code spread_id(struct apd_comm *host, ncclUniqueId *id, struct apd_err *err)
+static enum apd_code adopt(const struct greeting *greeting, struct apd_err *err)
+{
+    for (int i = 0; i < AGREED; i++) {
+        const char *value = greeting->value[i];
+
+        if (value[0] == '\0' ? unsetenv(agreed[i]) : setenv(agreed[i], value, 1))
+            return apd_fail_errno(err, "setenv %s", agreed[i]);
+    }
+    return APD_OK;
+}
+
+/* What a worker can do alone. */
+static enum apd_code prepare(struct comm_nccl *self, int deterministic, struct greeting *greeting,
+                             struct apd_err *err)
+{
+    APD_TRY(check_version(self, err));
+    APD_TRY(make_stream(self, err));
+    return self->base.rank == 0 ? greet(self, deterministic, greeting, err) : APD_OK;
+}
+
+/* Worker 0's to all. */
+static enum apd_code spread(struct apd_comm *host, struct greeting *greeting, struct apd_err *err)
 {
     size_t size = (size_t)host->size;
     int *rows = calloc(2 * size, sizeof *rows);
-    ncclUniqueId *ids = calloc(size, sizeof *ids), own = *id;
+    struct greeting *greetings = calloc(size, sizeof *greetings);
     enum apd_code rc;
 
-    if (rows == NULL || ids == NULL) {
-        rc = apd_fail(err, APD_NOMEM, "ids for %zu workers", size);
+    if (rows == NULL || greetings == NULL) {
+        rc = apd_fail(err, APD_NOMEM, "greetings for %zu workers", size);
         goto done;
     }
     for (size_t w = 0; w < size && host->rank == 0; w++) {
         rows[w] = 1;
-        ids[w] = own;
+        greetings[w] = *greeting;
     }
     rows[size] = 1;
-    rc = host->ops->exchange_rows(host, sizeof *id, ids, rows, id, rows + size, err);
+    rc = host->ops->exchange_rows(host, sizeof *greeting, greetings, rows, greeting, rows + size,
+                                  err);
 done:
     free(rows);
-    free(ids);
+    free(greetings);
     return rc;
 }
 
@@ -265,18 +303,22 @@ static enum apd_code join(struct comm_nccl *self, ncclUniqueId id, struct apd_er
     return try_sum(self, err);
 }
 
-enum apd_code apd_nccl_start(struct comm_nccl *self, struct apd_comm *host, struct apd_err *err)
+enum apd_code apd_nccl_start(struct comm_nccl *self, struct apd_comm *host, int deterministic,
+                             struct apd_err *err)
 {
-    ncclUniqueId id = {0};
+    struct greeting greeting = {0};
     struct apd_err spread_err = {0};
-    enum apd_code rc = prepare(self, &id, err), spread = spread_id(host, &id, &spread_err);
+    enum apd_code rc = prepare(self, deterministic, &greeting, err);
+    enum apd_code told = spread(host, &greeting, &spread_err);
 
-    if (rc == APD_OK && spread != APD_OK) {
+    if (rc == APD_OK && told != APD_OK) {
         *err = spread_err;
-        rc = spread;
+        rc = told;
     }
+    if (rc == APD_OK)
+        rc = adopt(&greeting, err);
     APD_TRY(agree(host, rc, err));
-    rc = join(self, id, err);
+    rc = join(self, greeting.id, err);
     if (rc != APD_OK)
         self->failed = 1;
     return rc;
