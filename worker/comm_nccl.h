@@ -14,10 +14,10 @@
  * sum_start() it holds. Row counts may differ from call to call; rows a worker sends to itself are
  * copied.
  *
- * All get worker 0's NCCL_ALGO. deterministic: that is Ring,Tree unless its environment says
- * otherwise; the other algorithms let a switch add in whatever order values come. These two give
- * the same bits every time for the same workers on the same machines; on others the order of the
- * sum is another one.
+ * All get worker 0's NCCL_MAX_P2P_NCHANNELS, 8 unless its environment says otherwise, and
+ * NCCL_ALGO. deterministic: that is Ring,Tree unless its environment says otherwise; the other
+ * algorithms let a switch add in whatever order values come. These two give the same bits every
+ * time for the same workers on the same machines; on others the order of the sum is another one.
  *
  * The backend is polled through it (apd_cuda_on_wait), and NCCL does not let go of a communicator
  * that a graph still holds: so destroy the backend first.

@@ -174,7 +174,7 @@ static enum apd_code make_stream(struct comm_nccl *self, struct apd_err *err)
 }
 
 /* Variables of NCCL that all workers must have alike. */
-static const char *const agreed[] = {"NCCL_ALGO"};
+static const char *const agreed[] = {"NCCL_ALGO", "NCCL_MAX_P2P_NCHANNELS"};
 
 enum { AGREED = sizeof agreed / sizeof *agreed, VALUE_BYTES = 256 };
 
@@ -184,12 +184,15 @@ struct greeting {
     char value[AGREED][VALUE_BYTES]; /* "": not set */
 };
 
-/* Only the algorithms that add in a fixed order, unless the user wants others. */
+/* Unless the user wants others: only the algorithms that add in a fixed order; and few channels
+ * between two workers, for each takes memory of the GPU. */
 static enum apd_code greet(struct comm_nccl *self, int deterministic, struct greeting *out,
                            struct apd_err *err)
 {
     if (deterministic && setenv("NCCL_ALGO", "Ring,Tree", 0) != 0)
         return apd_fail_errno(err, "setenv NCCL_ALGO");
+    if (setenv("NCCL_MAX_P2P_NCHANNELS", "8", 0) != 0)
+        return apd_fail_errno(err, "setenv NCCL_MAX_P2P_NCHANNELS");
     for (int i = 0; i < AGREED; i++) {
         const char *value = getenv(agreed[i]);
 

@@ -270,13 +270,16 @@ def test_memory_is_taken_once_and_what_is_planned_is_used(data, workdir, plan):
     assert "GPU memory planned" in (run_dir / "logs" / "rank-1.log").read_text()
 
 
-def test_memory_that_does_not_suffice_ends_the_start_before_the_first_step(data, workdir):
+@pytest.mark.parametrize("workers, kept_mb", ((1, 512), (2, 2560)))
+def test_memory_that_does_not_suffice_ends_the_start_before_the_first_step(data, workdir, workers, kept_mb):
+    """kept_mb: for CUDA's libraries, with more workers for NCCL's buffers, too."""
     changes = {"train": {"max_steps": 1}, "eval": {"attack_steps": 1}}
-    train(workdir, data, "ample", settings={"TRACE": workdir / "trace.jsonl"}, **changes)
-    call, = [json.loads(line) for line in (workdir / "trace.jsonl").read_text().splitlines() if '"malloc"' in line]
-    enough = call["bytes"] + (512 << 20)  # what is kept for CUDA's libraries
-    train(workdir, data, "enough", settings={"MEMORY": enough}, **changes)
-    done = train(workdir, data, "little", check=69, settings={"MEMORY": enough - 1}, **changes)
+    train(workdir, data, "ample", workers=workers, settings={"TRACE": workdir / "trace-%r.jsonl"}, **changes)
+    trace = (workdir / "trace-1.jsonl").read_text()
+    enough = [json.loads(line)["bytes"] for line in trace.splitlines() if '"malloc"' in line][0] + (kept_mb << 20)
+    train(workdir, data, "enough", workers=workers, settings={"MEMORY": enough}, **changes)
+    assert f" kept_mb={kept_mb} " in (workdir / "enough" / "logs" / "rank-1.log").read_text()
+    done = train(workdir, data, "little", workers=workers, check=69, settings={"MEMORY": enough - 1}, **changes)
     line, = done.stderr.strip().splitlines()
     for part in ("GPU memory does not suffice", "MiB are needed (activations ", "weights and gradients ",
                  "workspace ", "MiB are free", "lower train.batch or eval.batch"):
