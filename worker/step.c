@@ -255,6 +255,17 @@ static enum apd_code start_step(struct apd_step *step, const struct apd_step_dat
     return apd_gradients_reset(step->gradients, err);
 }
 
+/* A worker may be late, for its data for one, and lives: heartbeats tell. What waits on a device
+ * for others has a deadline, so they wait for each other on the host before. */
+static enum apd_code meet(struct apd_step *step, struct apd_err *err)
+{
+    double nothing = 0;
+
+    if (step->comm == step->host_comm || step->comm->size == 1)
+        return APD_OK;
+    return apd_comm_sum(step->host_comm, &nothing, 1, APD_SUM_F64, err);
+}
+
 /* What this worker's own part of a step came to. */
 struct own_part {
     enum apd_code rc;
@@ -274,6 +285,9 @@ static enum apd_code run(struct apd_step *step, const struct apd_step_data *data
                          (int)step->config.attack.shuffle);
         if (own->rc == APD_OK)
             own->rc = attack_lanes(step, data, &own->err);
+    }
+    APD_TRY(meet(step, err));
+    if (step->noise_passes > 0) {
         tell(step, ADVPROP__V1__PHASE__PHASE_SHUFFLE, "shuffle");
         APD_TRY(apd_shuffle_labels(step->shuffle, step->aux_label, step->shuffled_label, err));
         APD_TRY(apd_shuffle_exchange(step->shuffle, err));

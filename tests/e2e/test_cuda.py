@@ -192,6 +192,16 @@ def test_failing_recording_of_gradient_sums_ends_the_run_with_its_own_cause(data
     assert not any("not done after" in log or "did not finish within" in log for log in logs)
 
 
+@pytest.mark.parametrize("mode", ("vanilla", "fast_advprop"))
+def test_worker_that_is_late_for_longer_than_the_deadline_is_waited_for(data, workdir, mode):
+    """It lives, so others do not give up in the first sum on the device. A worker makes its three places for images
+    known to CUDA before its first step, which takes one of them 6 s here.
+    """
+    train(workdir, data, "run", "cluster.silent_timeout_s=3", "attack.shuffle=off", workers=2,
+          train={"mode": mode, "max_steps": 2}, settings={"LATE": "2:2"})
+    assert (workdir / "run" / "generation").read_text().strip() == "1"
+
+
 def test_gradients_leave_before_the_backward_pass_ends(data, workdir):
     """In the order in which the device did things; the small network's gradient is cut into pieces of 4 kB."""
     found = False

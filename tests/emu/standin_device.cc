@@ -42,6 +42,20 @@ static double number_of(const char *name, double fallback)
     return value;
 }
 
+/* Of "rank:number" the number, on that rank; otherwise 0. */
+static double of_rank(const char *name, const char *rank)
+{
+    const char *text = getenv(name);
+    double number = 0;
+    int meant = 0;
+
+    if (text == NULL)
+        return 0;
+    if (sscanf(text, "%d:%lf", &meant, &number) != 2)
+        die("%s=%s is not like 1:2", name, text);
+    return rank != NULL && atoi(rank) == meant ? number : 0;
+}
+
 static void read_driver(Settings &s)
 {
     const char *driver = getenv("STANDIN_DRIVER");
@@ -67,7 +81,6 @@ static Settings read_settings()
     const char *capability = getenv("STANDIN_CAPABILITY");
     const char *trace = getenv("STANDIN_TRACE");
     const char *waits = getenv("STANDIN_IGNORE_WAITS");
-    const char *graph_fail = getenv("STANDIN_GRAPH_FAIL"); /* rank:number */
     Settings s;
 
     s.devices = (int)number_of("STANDIN_DEVICES", s.devices);
@@ -86,13 +99,8 @@ static Settings read_settings()
     if (waits != NULL && sscanf(waits, "%d:%d", &s.ignore_of, &s.ignore_for) != 2)
         die("STANDIN_IGNORE_WAITS=%s is not like 1:2", waits);
     s.fault = (long)number_of("STANDIN_FAULT", 0);
-    if (graph_fail != NULL) {
-        int of_rank = 0;
-        if (sscanf(graph_fail, "%d:%ld", &of_rank, &s.graph_fail) != 2)
-            die("STANDIN_GRAPH_FAIL=%s is not like 1:2", graph_fail);
-        if (rank == NULL || of_rank != atoi(rank))
-            s.graph_fail = 0;
-    }
+    s.graph_fail = (long)of_rank("STANDIN_GRAPH_FAIL", rank);
+    s.late = of_rank("STANDIN_LATE", rank);
     s.timeout = number_of("STANDIN_TIMEOUT", s.timeout);
     s.trace = trace == NULL ? "" : trace;
     if (s.trace.find("%r") != std::string::npos)

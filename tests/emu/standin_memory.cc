@@ -8,6 +8,7 @@
  */
 #include "tests/emu/standin_private.h"
 
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -373,6 +374,7 @@ cudaError_t cudaHostRegister(void *p, size_t bytes, unsigned)
         return ((uintptr_t)at + n + PAGE - 1) / PAGE;
     };
 
+    std::this_thread::sleep_for(std::chrono::duration<double>(settings().late));
     return unsafe_call([&] {
         if (p == NULL || bytes == 0 || place_of(p, 1) == Place::Device)
             return cudaErrorInvalidValue;

@@ -35,6 +35,7 @@ struct Settings {
     int ignore_for = 0;      /* ... for an event of this one does anything */
     long fault = 0;          /* this operation fails asynchronously; from 1 */
     long graph_fail = 0;  /* this cudaGraphInstantiate() of the MPI rank finds no memory; from 1 */
+    double late = 0;      /* seconds that cudaHostRegister() takes on one MPI rank */
     double timeout = 120; /* seconds without any progress while the host waits */
     std::string trace;    /* file; %r: the MPI rank */
 };
