@@ -61,6 +61,30 @@ enum apd_code apd_command_line_add(struct apd_command_line *line, struct apd_err
     return APD_OK;
 }
 
+static int has_prefix(const char *text, const char *prefix)
+{
+    return strncmp(text, prefix, strlen(prefix)) == 0;
+}
+
+static enum apd_code add_variable(struct apd_command_line *line, const char *name,
+                                  struct apd_err *err)
+{
+    APD_TRY(apd_command_line_add(line, err, "-x"));
+    return apd_command_line_add(line, err, "%.*s", (int)strcspn(name, "="), name);
+}
+
+/* mpirun takes its own variables to other hosts, and those it is told of. */
+static enum apd_code add_variables(struct apd_command_line *line, struct apd_err *err)
+{
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++)
+        if (!has_prefix(settings[i].name, "OMPI_"))
+            APD_TRY(add_variable(line, settings[i].name, err));
+    for (char **at = environ; *at != NULL; at++)
+        if (has_prefix(*at, "NCCL_"))
+            APD_TRY(add_variable(line, *at, err));
+    return APD_OK;
+}
+
 static enum apd_code add_rank(struct apd_command_line *line, const char *program, long count,
                               const char *run_dir, struct apd_err *err)
 {
@@ -86,6 +110,7 @@ enum apd_code apd_launch_train(const char *run_dir, long workers, const char *ho
     }
     APD_TRY(add_rank(out, "advpropd", 1, run_dir, err));
     APD_TRY(apd_command_line_add(out, err, ":"));
+    APD_TRY(add_variables(out, err));
     return add_rank(out, "advprop-worker", workers, run_dir, err);
 }
 

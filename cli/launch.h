@@ -22,7 +22,8 @@ APD_MUST_USE enum apd_code apd_command_line_add(struct apd_command_line *line, s
                                                 const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* mpirun -n 1 advpropd --run DIR : -n N advprop-worker --run DIR. hostfile may be NULL. */
+/* mpirun -n 1 advpropd --run DIR : -x NAME ... -n N advprop-worker --run DIR, with the names of the
+ * variables that workers on other hosts must have, too. hostfile may be NULL. */
 APD_MUST_USE enum apd_code apd_launch_train(const char *run_dir, long workers, const char *hostfile,
                                             struct apd_command_line *out, struct apd_err *err);
 

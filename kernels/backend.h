@@ -143,6 +143,7 @@ struct apd_demand {
 /* What the device memory of a run comes to, in bytes. */
 struct apd_memory_plan {
     size_t activations, weights; /* told by the caller; weights: momentum and gradients as well */
+    int workers;                 /* that exchange sums and rows; told by the caller */
     size_t workspace;            /* of convolutions */
     size_t other;
     size_t needed;      /* all of the above */
@@ -163,8 +164,8 @@ struct apd_backend_ops {
     void (*plan_begin)(struct apd_backend *be);
     /* What is allocated now. */
     size_t (*plan_used)(struct apd_backend *be);
-    /* plan: activations and weights are told, the rest is filled. NULL: forgets what was measured.
-     * APD_DEVICE in one sentence if the device has not that much. */
+    /* plan: activations, weights and workers are told, the rest is filled. NULL: forgets what was
+     * measured. APD_DEVICE in one sentence if the device has not that much. */
     enum apd_code (*plan_end)(struct apd_backend *be, struct apd_memory_plan *plan,
                               struct apd_err *err);
     /* So that no operation allocates for what stays within the demand. Called by apd_prepare(). */

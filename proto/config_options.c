@@ -253,7 +253,7 @@ const struct apd_option apd_options[] = {
     REAL("cuda.loss_scale", cuda.loss_scale, "256", 1, 65536, "", FREE,
          "fp16: factor of the loss at the start. It is halved when a gradient overflows, and that step left out; doubled after 2,000 good steps."),
     BOOL("cuda.deterministic", cuda.deterministic, "on", FREE,
-         "Only convolution engines that give the same bits every time."),
+         "Only convolution engines and algorithms of NCCL that give the same bits every time."),
     BOOL("cuda.graphs", cuda.graphs, "on", FREE,
          "Replay a step's passes as CUDA graphs; off: launch every kernel by itself, for debugging."),
     REAL("cuda.bucket_mb", cuda.bucket_mb, "25", 0.001, 10000, "MB", FREE,

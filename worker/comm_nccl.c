@@ -199,8 +199,8 @@ static enum apd_code on_wait(void *ctx, struct apd_err *err)
     return apd_nccl_poll(ctx, err);
 }
 
-enum apd_code apd_comm_nccl(struct apd_backend *be, struct apd_comm *host, double timeout_s,
-                            struct apd_comm **out, struct apd_err *err)
+enum apd_code apd_comm_nccl(struct apd_backend *be, struct apd_comm *host, int deterministic,
+                            double timeout_s, struct apd_comm **out, struct apd_err *err)
 {
     struct comm_nccl *self = calloc(1, sizeof *self);
     enum apd_code rc;
@@ -213,7 +213,7 @@ enum apd_code apd_comm_nccl(struct apd_backend *be, struct apd_comm *host, doubl
     self->compute = apd_cuda_stream(be);
     self->timeout_s = timeout_s;
     if (host->size > 1) {
-        rc = apd_nccl_start(self, host, err);
+        rc = apd_nccl_start(self, host, deterministic, err);
         if (rc != APD_OK) {
             nccl_destroy(&self->base);
             return rc;

@@ -15,8 +15,9 @@ struct comm_nccl {
     double timeout_s;
     int started; /* the workers have found together */
     int in_group;
-    int sums;   /* started and not waited for */
-    int failed; /* only abort is left */
+    double first_sum; /* of the start */
+    int sums;         /* started and not waited for */
+    int failed;       /* only abort is left */
 };
 
 /* What became of an NCCL call. Outside a group waits while it is in progress: only then are its
@@ -33,7 +34,7 @@ APD_MUST_USE enum apd_code apd_nccl_wait_stream(struct comm_nccl *self, struct a
 
 /* Makes self->nccl: from the version of NCCL to a first sum. */
 APD_MUST_USE enum apd_code apd_nccl_start(struct comm_nccl *self, struct apd_comm *host,
-                                          struct apd_err *err);
+                                          int deterministic, struct apd_err *err);
 
 /* Leaves self->nccl, in order if nothing has failed. Returns whether NCCL let go in time. */
 int apd_nccl_end(struct comm_nccl *self);

@@ -54,11 +54,11 @@ static enum apd_code fail_nccl(struct comm_nccl *self, ncclResult_t status, cons
     self->failed = 1;
     last_words(self, words, sizeof words);
     if (strstr(words, "Duplicate GPU") != NULL)
-        (void)apd_fail(
-            err, code,
-            "worker %d of %d: two workers have the same GPU and NCCL needs one for each: "
-            "start no more workers on a host than it has GPUs (%s)",
-            self->base.rank, self->base.size, words);
+        code = apd_fail(
+            err, APD_DEVICE,
+            "two workers have the same GPU and NCCL needs one for each: start no more workers on a "
+            "host than it has GPUs, and show each either all of them or its own (%s)",
+            words);
     else
         (void)apd_fail(err, code, "worker %d of %d: %s: %s%s%s%s", self->base.rank, self->base.size,
                        call, ncclGetErrorString(status), words[0] != '\0' ? " (" : "", words,
@@ -173,39 +173,80 @@ static enum apd_code make_stream(struct comm_nccl *self, struct apd_err *err)
     return APD_OK;
 }
 
-/* What a worker can do alone. */
-static enum apd_code prepare(struct comm_nccl *self, ncclUniqueId *id, struct apd_err *err)
+/* Variables of NCCL that all workers must have alike. */
+static const char *const agreed[] = {"NCCL_ALGO", "NCCL_MAX_P2P_NCHANNELS"};
+
+enum { AGREED = sizeof agreed / sizeof *agreed, VALUE_BYTES = 256 };
+
+/* What worker 0 tells all. */
+struct greeting {
+    ncclUniqueId id;
+    char value[AGREED][VALUE_BYTES]; /* "": not set */
+};
+
+/* Unless the user wants others: only the algorithms that add in a fixed order; and few channels
+ * between two workers, for each takes memory of the GPU. */
+static enum apd_code greet(struct comm_nccl *self, int deterministic, struct greeting *out,
+                           struct apd_err *err)
 {
-    APD_TRY(check_version(self, err));
-    if (setenv("NCCL_ALGO", "Ring,Tree", 0) != 0)
+    if (deterministic && setenv("NCCL_ALGO", "Ring,Tree", 0) != 0)
         return apd_fail_errno(err, "setenv NCCL_ALGO");
-    APD_TRY(make_stream(self, err));
-    if (self->base.rank == 0)
-        NCCL_TRY(self, ncclGetUniqueId(id));
+    if (setenv("NCCL_MAX_P2P_NCHANNELS", "8", 0) != 0)
+        return apd_fail_errno(err, "setenv NCCL_MAX_P2P_NCHANNELS");
+    for (int i = 0; i < AGREED; i++) {
+        const char *value = getenv(agreed[i]);
+
+        if (value != NULL && strlen(value) >= VALUE_BYTES)
+            return apd_fail(err, APD_CONFIG, "%s is longer than %d bytes", agreed[i],
+                            VALUE_BYTES - 1);
+        (void)snprintf(out->value[i], VALUE_BYTES, "%s", value != NULL ? value : "");
+    }
+    NCCL_TRY(self, ncclGetUniqueId(&out->id));
     return APD_OK;
 }
 
-/* Worker 0's id to all. */
-static enum apd_code spread_id(struct apd_comm *host, ncclUniqueId *id, struct apd_err *err)
+static enum apd_code adopt(const struct greeting *greeting, struct apd_err *err)
+{
+    for (int i = 0; i < AGREED; i++) {
+        const char *value = greeting->value[i];
+
+        if (value[0] == '\0' ? unsetenv(agreed[i]) : setenv(agreed[i], value, 1))
+            return apd_fail_errno(err, "setenv %s", agreed[i]);
+    }
+    return APD_OK;
+}
+
+/* What a worker can do alone. */
+static enum apd_code prepare(struct comm_nccl *self, int deterministic, struct greeting *greeting,
+                             struct apd_err *err)
+{
+    APD_TRY(check_version(self, err));
+    APD_TRY(make_stream(self, err));
+    return self->base.rank == 0 ? greet(self, deterministic, greeting, err) : APD_OK;
+}
+
+/* Worker 0's to all. */
+static enum apd_code spread(struct apd_comm *host, struct greeting *greeting, struct apd_err *err)
 {
     size_t size = (size_t)host->size;
     int *rows = calloc(2 * size, sizeof *rows);
-    ncclUniqueId *ids = calloc(size, sizeof *ids), own = *id;
+    struct greeting *greetings = calloc(size, sizeof *greetings);
     enum apd_code rc;
 
-    if (rows == NULL || ids == NULL) {
-        rc = apd_fail(err, APD_NOMEM, "ids for %zu workers", size);
+    if (rows == NULL || greetings == NULL) {
+        rc = apd_fail(err, APD_NOMEM, "greetings for %zu workers", size);
         goto done;
     }
     for (size_t w = 0; w < size && host->rank == 0; w++) {
         rows[w] = 1;
-        ids[w] = own;
+        greetings[w] = *greeting;
     }
     rows[size] = 1;
-    rc = host->ops->exchange_rows(host, sizeof *id, ids, rows, id, rows + size, err);
+    rc = host->ops->exchange_rows(host, sizeof *greeting, greetings, rows, greeting, rows + size,
+                                  err);
 done:
     free(rows);
-    free(ids);
+    free(greetings);
     return rc;
 }
 
@@ -229,22 +270,25 @@ static enum apd_code agree(struct apd_comm *host, enum apd_code prepared, struct
     return APD_OK;
 }
 
-/* The first sum makes the connections and shows that they work. */
+/* The first sum makes the connections and shows that they work. All on our stream: nothing else
+ * comes before it, and a sum that hangs may leave a copy behind, whose memory lives as long. */
 static enum apd_code try_sum(struct comm_nccl *self, struct apd_err *err)
 {
-    double sum = 1, *device = NULL;
+    double *device = NULL, *sum = &self->first_sum;
     enum apd_code rc;
 
-    CUDA_GO(cudaMalloc((void **)&device, sizeof sum));
-    CUDA_GO(cudaMemcpy(device, &sum, sizeof sum, cudaMemcpyHostToDevice));
+    *sum = 1;
+    CUDA_GO(cudaMalloc((void **)&device, sizeof *sum));
+    CUDA_GO(cudaMemcpyAsync(device, sum, sizeof *sum, cudaMemcpyHostToDevice, self->stream));
     APD_GO(apd_nccl_check(
         self, ncclAllReduce(device, device, 1, ncclFloat64, ncclSum, self->nccl, self->stream),
         "the first ncclAllReduce", err));
     APD_GO(apd_nccl_wait_stream(self, err)); /* which has a deadline, a copy has none */
-    CUDA_GO(cudaMemcpy(&sum, device, sizeof sum, cudaMemcpyDeviceToHost));
-    if (sum != self->base.size)
+    CUDA_GO(cudaMemcpyAsync(sum, device, sizeof *sum, cudaMemcpyDeviceToHost, self->stream));
+    APD_GO(apd_nccl_wait_stream(self, err));
+    if (*sum != self->base.size)
         rc = apd_fail(err, APD_DEVICE, "worker %d of %d: NCCL's sum of ones over all workers is %g",
-                      self->base.rank, self->base.size, sum);
+                      self->base.rank, self->base.size, *sum);
 done:
     if (rc == APD_OK)
         cudaFree(device); /* would wait for a sum that hangs */
@@ -262,18 +306,22 @@ static enum apd_code join(struct comm_nccl *self, ncclUniqueId id, struct apd_er
     return try_sum(self, err);
 }
 
-enum apd_code apd_nccl_start(struct comm_nccl *self, struct apd_comm *host, struct apd_err *err)
+enum apd_code apd_nccl_start(struct comm_nccl *self, struct apd_comm *host, int deterministic,
+                             struct apd_err *err)
 {
-    ncclUniqueId id = {0};
+    struct greeting greeting = {0};
     struct apd_err spread_err = {0};
-    enum apd_code rc = prepare(self, &id, err), spread = spread_id(host, &id, &spread_err);
+    enum apd_code rc = prepare(self, deterministic, &greeting, err);
+    enum apd_code told = spread(host, &greeting, &spread_err);
 
-    if (rc == APD_OK && spread != APD_OK) {
+    if (rc == APD_OK && told != APD_OK) {
         *err = spread_err;
-        rc = spread;
+        rc = told;
     }
+    if (rc == APD_OK)
+        rc = adopt(&greeting, err);
     APD_TRY(agree(host, rc, err));
-    rc = join(self, id, err);
+    rc = join(self, greeting.id, err);
     if (rc != APD_OK)
         self->failed = 1;
     return rc;

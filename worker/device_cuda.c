@@ -46,7 +46,8 @@ enum apd_code apd_device_comm_cuda(const struct apd_config *config, struct apd_b
                                    struct apd_comm *host, struct apd_comm **out,
                                    struct apd_err *err)
 {
-    APD_TRY(apd_comm_nccl(be, host, config->cluster.silent_timeout_s, out, err));
+    APD_TRY(apd_comm_nccl(be, host, (int)config->cuda.deterministic,
+                          config->cluster.silent_timeout_s, out, err));
     (*out)->bucket_bytes = (size_t)(config->cuda.bucket_mb * 1e6) & ~(size_t)15;
     return APD_OK;
 }

@@ -45,6 +45,16 @@ done:
     return rc;
 }
 
+static enum apd_code replay(struct apd_step *step, const struct apd_pass *pass,
+                            struct apd_recording **recording, struct apd_err *err)
+{
+    if (*recording == NULL)
+        APD_TRY(record(step, pass, recording, err));
+    else if (pass->on_gradient != NULL)
+        apd_gradients_replayed(step->gradients);
+    return step->be->ops->replay(step->be, *recording, err);
+}
+
 /* The network on a batch: noise pass k of a slice, or (k = noise_passes) its train pass. Arguments
  * are those of the step before, so where the backend can, the work is recorded once - after a plain
  * run, which leaves nothing to be made ready - and replayed from then on. */
@@ -52,14 +62,14 @@ static enum apd_code execute(struct apd_step *step, int slice, int k, const stru
                              struct apd_err *err)
 {
     struct apd_step_execution *at = &step->executions[slice * (step->noise_passes + 1) + k];
+    enum apd_code rc;
 
     if (step->be->ops->record_begin == NULL || at->runs++ == 0)
         return forward_backward(step, pass, err);
-    if (at->recording == NULL)
-        APD_TRY(record(step, pass, &at->recording, err));
-    else if (pass->on_gradient != NULL)
-        apd_gradients_replayed(step->gradients);
-    return step->be->ops->replay(step->be, at->recording, err);
+    rc = replay(step, pass, &at->recording, err);
+    if (rc != APD_OK && pass->on_gradient != NULL)
+        step->is_stranded = 1;
+    return rc;
 }
 
 /* Forward and backward on the perturbed images and one attack step; K times. */
@@ -233,64 +243,74 @@ static void look_ahead(struct apd_step *step)
 }
 
 static enum apd_code start_step(struct apd_step *step, const struct apd_step_data *data,
-                                uint64_t number, struct apd_err *err)
+                                struct apd_err *err)
 {
     uint64_t batch = (uint64_t)step->config.train.batch;
 
-    step->number = number;
-    apd_tally_receipts(step->tally, data, (uint32_t)(number * batch / step->samples));
-    if (step->ahead != NULL && step->ahead_number == number)
+    apd_tally_receipts(step->tally, data, (uint32_t)(step->number * batch / step->samples));
+    if (step->ahead != NULL && step->ahead_number == step->number)
         step->staged = step->ahead;
     else
         APD_TRY(stage(step, data, &step->staged, err));
     return apd_gradients_reset(step->gradients, err);
 }
 
-enum apd_code apd_step_run(struct apd_step *step, uint64_t number, const struct apd_step_data *data,
-                           const struct apd_err *failure, double lr, unsigned flags,
-                           struct apd_step_result *out, struct apd_err *err)
+/* A worker may be late, for its data for one, and lives: heartbeats tell. What waits on a device
+ * for others has a deadline, so they wait for each other on the host before. */
+static enum apd_code meet(struct apd_step *step, struct apd_err *err)
 {
-    /* `local` is what this worker's own part came to. A worker that failed still takes part in the
-     * collectives, so that nobody waits for it in vain; the commit tells everybody. */
-    enum apd_code local = failure != NULL ? failure->code : APD_OK;
-    struct apd_err local_err = {0};
+    double nothing = 0;
 
-    if (failure != NULL)
-        local_err = *failure;
-    if (local == APD_OK)
-        local = start_step(step, data, number, &local_err);
+    if (step->comm == step->host_comm || step->comm->size == 1)
+        return APD_OK;
+    return apd_comm_sum(step->host_comm, &nothing, 1, APD_SUM_F64, err);
+}
+
+/* What this worker's own part of a step came to. */
+struct own_part {
+    enum apd_code rc;
+    struct apd_err err;
+};
+
+/* A worker that failed still takes part in the collectives, so that nobody waits for it in vain;
+ * the commit tells everybody. */
+static enum apd_code run(struct apd_step *step, const struct apd_step_data *data,
+                         struct own_part *own, double lr, unsigned flags,
+                         struct apd_step_result *out, struct apd_err *err)
+{
+    if (own->rc == APD_OK)
+        own->rc = start_step(step, data, &own->err);
     if (step->noise_passes > 0) {
-        apd_shuffle_plan(step->shuffle, (uint64_t)step->config.seed, number,
+        apd_shuffle_plan(step->shuffle, (uint64_t)step->config.seed, step->number,
                          (int)step->config.attack.shuffle);
-        if (local == APD_OK)
-            local = attack_lanes(step, data, &local_err);
+        if (own->rc == APD_OK)
+            own->rc = attack_lanes(step, data, &own->err);
+    }
+    APD_TRY(meet(step, err));
+    if (step->noise_passes > 0) {
         tell(step, ADVPROP__V1__PHASE__PHASE_SHUFFLE, "shuffle");
         APD_TRY(apd_shuffle_labels(step->shuffle, step->aux_label, step->shuffled_label, err));
         APD_TRY(apd_shuffle_exchange(step->shuffle, err));
     }
-    if (local == APD_OK)
-        local = train_lanes(step, data, &local_err);
-    /* SyncBN exchanges sums in the middle of a pass: a worker that failed there left the others
-     * waiting in it, and only ending the job frees them. */
-    if (local != APD_OK && apd_step_is_full(step)) {
-        *err = local_err;
-        return local;
-    }
+    if (own->rc == APD_OK)
+        own->rc = train_lanes(step, data, &own->err);
+    /* SyncBN exchanges sums in the middle of a pass, as replays do those of the gradient: a worker
+     * that failed there left the others waiting in it, and only ending the job frees them. */
+    if (own->rc != APD_OK && (apd_step_is_full(step) || step->is_stranded))
+        return own->rc;
 
     tell(step, ADVPROP__V1__PHASE__PHASE_EXCHANGE, "exchange");
     APD_TRY(apd_gradients_sum(step->gradients, err));
-    if (local == APD_OK)
+    if (own->rc == APD_OK)
         look_ahead(step);
-    apd_tally_flags(step->tally, flags | (local != APD_OK ? APD_FLAG_FAILED : 0));
+    apd_tally_flags(step->tally, flags | (own->rc != APD_OK ? APD_FLAG_FAILED : 0));
     APD_TRY(apd_tally_sum(step->tally, apd_step_gradient(step), step->params->count, err));
     out->flags = apd_tally_get_flags(step->tally);
-    if (local != APD_OK) {
-        *err = local_err;
-        return local;
-    }
+    if (own->rc != APD_OK)
+        return own->rc;
     if (out->flags & APD_FLAG_FAILED)
         return apd_fail(err, APD_PEER, "step %llu: another worker failed",
-                        (unsigned long long)number);
+                        (unsigned long long)step->number);
     out->skipped = !apd_tally_is_finite(step->tally);
     if (!out->skipped)
         APD_TRY(update(step, lr, err));
@@ -298,11 +318,28 @@ enum apd_code apd_step_run(struct apd_step *step, uint64_t number, const struct 
         return apd_fail(err, APD_CONFIG,
                         "step %llu: the gradient is not finite: training has diverged; "
                         "lower optim.lr or lengthen schedule.warmup_epochs",
-                        (unsigned long long)number);
+                        (unsigned long long)step->number);
     for (int branch = 0; branch < APD_BRANCHES; branch++)
         apd_tally_get_loss(step->tally, branch, &out->loss[branch]);
     apd_tally_get_receipts(step->tally, out->receipt);
     return APD_OK;
+}
+
+enum apd_code apd_step_run(struct apd_step *step, uint64_t number, const struct apd_step_data *data,
+                           const struct apd_err *failure, double lr, unsigned flags,
+                           struct apd_step_result *out, struct apd_err *err)
+{
+    struct own_part own = {0};
+    enum apd_code rc;
+
+    if (failure != NULL)
+        own = (struct own_part){failure->code, *failure};
+    step->number = number;
+    rc = run(step, data, &own, lr, flags, out, err);
+    if (own.rc == APD_OK)
+        return rc;
+    *err = own.err; /* what failed later may have done so because of it */
+    return own.rc;
 }
 
 void *apd_step_gradient(struct apd_step *step)

@@ -36,6 +36,7 @@ struct apd_step {
     struct apd_loss_scale *loss_scale, no_scale;
     double eps, attack_step; /* attack_step < 0: down the loss */
     uint64_t number;         /* of the step in flight */
+    int is_stranded;         /* others replay sums of that step in which this worker has no part */
 
     struct apd_segment *noise_segments, *train_segments;
     void *x_aux, *x_attack, *d_attack;   /* aux images of all lanes; d: of a slice */

@@ -31,7 +31,7 @@ done:
 enum apd_code run_plan_memory(struct run *run, struct apd_err *err)
 {
     struct apd_backend *be = run->job->be;
-    struct apd_memory_plan plan = {0};
+    struct apd_memory_plan plan = {.workers = run->job->comm->size};
     struct apd_err ignored;
     enum apd_code rc;
 

@@ -172,7 +172,8 @@ static void pin_pixels(struct run *run)
         return;
     for (uint32_t i = 0; (pixels = apd_loader_pixels(run->loader, i, &bytes)) != NULL; i++) {
         if (be->ops->pin(be, pixels, bytes, &err) != APD_OK) {
-            apd_log(APD_LOG_WARN, "images are not pinned: see ulimit -l", "why=\"%s\"", err.msg);
+            apd_log(APD_LOG_WARN, "images are not pinned: copying them takes longer", "why=\"%s\"",
+                    err.msg);
             return;
         }
         run->pinned++;

@@ -42,6 +42,8 @@ enum apd_code apd_cuda_devices(int *out, struct apd_err *err)
     return APD_OK;
 }
 
+/* A launcher may show each worker its own GPU only, so who sees a single one takes that; whether
+ * another worker has the same NCCL finds out. */
 static enum apd_code choose_device(struct cuda_backend *cuda, struct apd_err *err)
 {
     struct cudaDeviceProp device;
@@ -49,6 +51,8 @@ static enum apd_code choose_device(struct cuda_backend *cuda, struct apd_err *er
     char need[64];
 
     APD_TRY(apd_cuda_devices(&count, err));
+    if (count == 1)
+        rank = 0;
     if (rank >= count)
         return apd_fail(err, APD_DEVICE,
                         "worker %d of this host has no GPU: %d visible; start at most so many "

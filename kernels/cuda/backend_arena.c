@@ -13,8 +13,9 @@
 
 enum { ALIGNMENT = 256 };
 
-/* Left for what is not ours: NCCL's buffers, cuDNN's kernels, CUDA graphs. */
-static const size_t KEPT_BYTES = (size_t)512 << 20;
+/* Left for what is not ours: cuDNN's kernels and CUDA graphs, and with several workers NCCL's
+ * buffers. */
+static const size_t KEPT_BYTES = (size_t)512 << 20, KEPT_NCCL_BYTES = (size_t)2048 << 20;
 
 /* Whoever touches these faults. */
 static char *const NO_MEMORY = (char *)((uintptr_t)1 << 56);
@@ -284,7 +285,7 @@ static enum apd_code fill_plan(struct cuda_backend *cuda, struct apd_memory_plan
     plan->workspace = cuda->buffer[CUDA_WORKSPACE].bytes;
     plan->needed = place_buffers(cuda, NO_MEMORY) + cuda->arena.most;
     plan->other = plan->needed - plan->activations - plan->weights - plan->workspace;
-    plan->kept = KEPT_BYTES;
+    plan->kept = KEPT_BYTES + (plan->workers > 1 ? KEPT_NCCL_BYTES : 0);
     CUDA_TRY(cudaMemGetInfo(&plan->free, &plan->total));
     return plan->needed + plan->kept > plan->free ? refuse(plan, err) : APD_OK;
 }

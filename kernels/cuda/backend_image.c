@@ -178,7 +178,9 @@ static enum apd_code cuda_record_end(struct apd_backend *be, struct apd_recordin
         rc = apd_fail(err, APD_NOMEM, "recording");
         goto done;
     }
-    CUDA_GO(cudaGraphInstantiate(&recording->graph, graph, 0));
+    /* Or all of it would have the priority of the stream that it is launched into. */
+    CUDA_GO(
+        cudaGraphInstantiate(&recording->graph, graph, cudaGraphInstantiateFlagUseNodePriority));
     cuda->recordings++;
     *out = recording;
     recording = NULL;

@@ -3,11 +3,10 @@
 #include "kernels/cuda/backend.h"
 #include "kernels/shape.h"
 
-#include <sched.h>
 #include <string.h>
 #include <time.h>
 
-enum { HALF_BYTES = 4 << 20, BOUNCE_BYTES = 4 << 20, SPINS = 2000 };
+enum { HALF_BYTES = 4 << 20, BOUNCE_BYTES = 4 << 20, BUSY_NS = 100000, PAUSE_NS = 50000 };
 
 /* ---------------------------------------------------------------- waiting */
 
@@ -19,19 +18,28 @@ static double seconds(void)
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
+/* A step takes the GPU many milliseconds, in which decode threads need the core. */
+static void pause_after(double waited_s)
+{
+    const struct timespec pause = {.tv_nsec = PAUSE_NS};
+
+    if (waited_s > BUSY_NS * 1e-9)
+        (void)nanosleep(&pause, NULL);
+}
+
 enum apd_code cuda_wait(struct cuda_backend *cuda, cudaEvent_t event, struct apd_err *err)
 {
-    double began = seconds();
+    double began = seconds(), waited;
     cudaError_t status;
 
-    for (int spins = 0; (status = cudaEventQuery(event)) == cudaErrorNotReady; spins++) {
+    while ((status = cudaEventQuery(event)) == cudaErrorNotReady) {
         if (cuda->poll != NULL)
             APD_TRY(cuda->poll(cuda->poll_ctx, err));
-        if (cuda->is.timeout_s > 0 && seconds() - began > cuda->is.timeout_s)
+        waited = seconds() - began;
+        if (cuda->is.timeout_s > 0 && waited > cuda->is.timeout_s)
             return apd_fail(err, APD_TIMEOUT, "the GPU did not finish within %g s",
                             cuda->is.timeout_s);
-        if (spins > SPINS)
-            (void)sched_yield();
+        pause_after(waited);
     }
     return apd_cuda_check(status, "waiting for the GPU", err);
 }

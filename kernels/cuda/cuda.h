@@ -9,7 +9,8 @@
 #include <cuda_runtime_api.h>
 
 struct apd_cuda_options {
-    int local_rank; /* of this worker on its host: its GPU is the visible one of that number */
+    int local_rank; /* of this worker on its host: its GPU is the visible one of that number, or the
+                       only one */
     enum apd_cuda_type type;
     int tf32;             /* F32: products may be rounded to TF32 */
     int nondeterministic; /* also engines whose results vary */

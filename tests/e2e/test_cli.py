@@ -1,6 +1,7 @@
 """The command line without a run: help, versions, mistakes and their exit codes."""
 
 import json
+import os
 import re
 import shlex
 
@@ -104,8 +105,19 @@ def test_dry_run_prints_a_line_for_the_shell(advprop, tiny_yaml, tmp_path):
     assert "OMPI_MCA_mpi_yield_when_idle=1" in words
     line = words[words.index("mpirun"):]
     assert line[1:3] == ["-n", "1"] and line[3].endswith("/advpropd")
-    assert line[4:9] == ["--run", str(run), ":", "-n", "3"] and line[9].endswith("/advprop-worker")
+    assert line[4:7] == ["--run", str(run), ":"] and line[-5:-3] == ["-n", "3"] and line[-3].endswith("/advprop-worker")
     assert not run.exists()
+
+
+def test_workers_on_all_hosts_get_the_settings_of_threads_and_of_nccl(advprop, tiny_yaml, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NCCL_")}
+    environment.update({"NCCL_SOCKET_IFNAME": "eth0,eth1", "NCCL_DEBUG": "", "NOT_NCCL_X": "1"})
+    text = advprop("train", tiny_yaml, "--workers", "3", "--run", tmp_path / "run", "--dry-run",
+                   env=environment).stdout
+    words = shlex.split(text.replace("\\\n", " "))
+    line = words[words.index(":") + 1:]
+    assert sorted(line[1:8:2]) == ["GOMP_SPINCOUNT", "NCCL_DEBUG", "NCCL_SOCKET_IFNAME", "OMP_DYNAMIC"]
+    assert set(line[0:8:2]) == {"-x"} and line[8:10] == ["-n", "3"]
 
 
 @pytest.fixture

@@ -99,6 +99,13 @@ def test_any_order_of_streams_and_plain_launches_give_the_same_bits(data, workdi
         support.assert_same_state(state, states[0])
 
 
+def test_workers_that_each_see_one_gpu_of_their_own_take_it(data, workdir):
+    """As srun --gpus-per-task=1 shows them."""
+    all_seen = train(workdir, data, "all", workers=2)
+    own_seen = train(workdir, data, "own", workers=2, settings={"DEVICES": 1, "BOUND": 1})
+    support.assert_same_state(support.state_of(own_seen), support.state_of(all_seen))
+
+
 def test_synchronised_bn_over_two_gpus_is_that_of_one_with_all_lanes(data, workdir):
     one = losses(train(workdir, data, "one", bn={"sync": "full"}))
     two = losses(train(workdir, data, "two", workers=2, bn={"sync": "full"}))
@@ -166,6 +173,29 @@ def test_failing_nccl_ends_the_start_with_one_cause_and_the_run_goes_on(data, wo
     assert done.returncode in (69, 70, 75)
     assert "rank" in done.stderr
     assert not any(support.pids_of(workdir / kind).values())
+
+
+def test_failing_recording_of_gradient_sums_ends_the_run_with_its_own_cause(data, workdir):
+    """The other worker replays its recording, whose sums nobody else begins: it is told of a lost peer. Two lanes
+    record two noise passes and two train passes, of which the last one has the gradient's sums.
+    """
+    done = train(workdir, data, "run", "cuda.bucket_mb=0.004", "cluster.silent_timeout_s=20", workers=2, check=None,
+                 settings={"GRAPH_FAIL": "2:4"})
+    assert done.returncode == 69, done.stderr
+    assert "cudaGraphInstantiate" in done.stderr and "out of memory" in done.stderr
+    logs = [(workdir / "run" / "logs" / f"rank-{rank}.log").read_text() for rank in (1, 2)]
+    assert "cudaGraphInstantiate" in logs[1]
+    assert not any("not done after" in log or "did not finish within" in log for log in logs)
+
+
+@pytest.mark.parametrize("mode", ("vanilla", "fast_advprop"))
+def test_worker_that_is_late_for_longer_than_the_deadline_is_waited_for(data, workdir, mode):
+    """It lives, so others do not give up in the first sum on the device. A worker makes its three places for images
+    known to CUDA before its first step, which takes one of them 6 s here.
+    """
+    train(workdir, data, "run", "cluster.silent_timeout_s=3", "attack.shuffle=off", workers=2,
+          train={"mode": mode, "max_steps": 2}, settings={"LATE": "2:2"})
+    assert (workdir / "run" / "generation").read_text().strip() == "1"
 
 
 def test_gradients_leave_before_the_backward_pass_ends(data, workdir):
@@ -243,16 +273,20 @@ def test_memory_is_taken_once_and_what_is_planned_is_used(data, workdir, plan):
                    for kind in ("plan", "dnn"))
     assert plans == runs
     assert len(support.records(run_dir, "evaluation")) > 1
-    assert "GPU memory planned" in (run_dir / "logs" / "rank-1.log").read_text()
+    log = (run_dir / "logs" / "rank-1.log").read_text()
+    assert "GPU memory planned" in log and "not pinned" not in log
 
 
-def test_memory_that_does_not_suffice_ends_the_start_before_the_first_step(data, workdir):
+@pytest.mark.parametrize("workers, kept_mb", ((1, 512), (2, 2560)))
+def test_memory_that_does_not_suffice_ends_the_start_before_the_first_step(data, workdir, workers, kept_mb):
+    """kept_mb: for CUDA's libraries, with more workers for NCCL's buffers, too."""
     changes = {"train": {"max_steps": 1}, "eval": {"attack_steps": 1}}
-    train(workdir, data, "ample", settings={"TRACE": workdir / "trace.jsonl"}, **changes)
-    call, = [json.loads(line) for line in (workdir / "trace.jsonl").read_text().splitlines() if '"malloc"' in line]
-    enough = call["bytes"] + (512 << 20)  # what is kept for CUDA's libraries
-    train(workdir, data, "enough", settings={"MEMORY": enough}, **changes)
-    done = train(workdir, data, "little", check=69, settings={"MEMORY": enough - 1}, **changes)
+    train(workdir, data, "ample", workers=workers, settings={"TRACE": workdir / "trace-%r.jsonl"}, **changes)
+    trace = (workdir / "trace-1.jsonl").read_text()
+    enough = [json.loads(line)["bytes"] for line in trace.splitlines() if '"malloc"' in line][0] + (kept_mb << 20)
+    train(workdir, data, "enough", workers=workers, settings={"MEMORY": enough}, **changes)
+    assert f" kept_mb={kept_mb} " in (workdir / "enough" / "logs" / "rank-1.log").read_text()
+    done = train(workdir, data, "little", workers=workers, check=69, settings={"MEMORY": enough - 1}, **changes)
     line, = done.stderr.strip().splitlines()
     for part in ("GPU memory does not suffice", "MiB are needed (activations ", "weights and gradients ",
                  "workspace ", "MiB are free", "lower train.batch or eval.batch"):

@@ -123,7 +123,8 @@ def test_worker_program_that_does_not_start_is_69(advprop, tmp_path):
     (1, {"DRIVER": "old"}, "the NVIDIA driver is too old"),
     (1, {"DRIVER": "none"}, "no GPU is visible"),
     (1, {"CAPABILITY": "7.0"}, "has compute capability 7.0; this build has code for"),
-    (2, {"DEVICES": 1}, "worker 1 of this host has no GPU: 1 visible"),
+    (2, {"DEVICES": 1}, "two workers have the same GPU"),
+    (3, {"DEVICES": 2}, "worker 2 of this host has no GPU: 2 visible"),
     (1, {"CUDNN_VERSION": 90701}, "cuDNN 9.7.1 was found where 9.8 or a newer 9 is needed"),
     (1, {"MEMORY": 2_000_000}, "GPU memory does not suffice"),
 ])

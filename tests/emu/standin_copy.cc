@@ -1,6 +1,8 @@
 /* The stand-in CUDA runtime: copies and fills. Where both ends lie and how long they are is checked
  * when they are enqueued; pageable memory is read at once, as the genuine runtime stages it, and
- * has been written when the call returns; pinned memory is touched when the stream comes to it. */
+ * has been written when the call returns; pinned memory is touched when the stream comes to it.
+ * What cudaMemcpy() has staged is on its way to the device when it returns: streams that the legacy
+ * one does not order need not see it. */
 #include "tests/emu/standin_private.h"
 
 #include <cstring>
@@ -104,10 +106,13 @@ cudaError_t copy(const Copy &c, cudaMemcpyKind kind, cudaStream_t handle, bool w
     Place dst = place_of(c.dst, c.dst_span()), src = place_of(c.src, c.src_span());
     if (!fits(kind, dst, src))
         return cudaErrorInvalidValue;
+    bool staged = src == Place::Pageable && dst == Place::Device;
+    if (wait && staged)
+        drain(stream->tail);
     cudaError_t result = enqueue(stream, copy_work(c, dst, src, stream->capture == nullptr));
     if (result != cudaSuccess || stream->capture != nullptr)
         return result;
-    if (wait ? dst != Place::Device || src != Place::Device : dst == Place::Pageable)
+    if (wait ? !staged && (dst != Place::Device || src != Place::Device) : dst == Place::Pageable)
         drain(stream->tail);
     return cudaSuccess;
 }

@@ -42,6 +42,20 @@ static double number_of(const char *name, double fallback)
     return value;
 }
 
+/* Of "rank:number" the number, on that rank; otherwise 0. */
+static double of_rank(const char *name, const char *rank)
+{
+    const char *text = getenv(name);
+    double number = 0;
+    int meant = 0;
+
+    if (text == NULL)
+        return 0;
+    if (sscanf(text, "%d:%lf", &meant, &number) != 2)
+        die("%s=%s is not like 1:2", name, text);
+    return rank != NULL && atoi(rank) == meant ? number : 0;
+}
+
 static void read_driver(Settings &s)
 {
     const char *driver = getenv("STANDIN_DRIVER");
@@ -72,6 +86,8 @@ static Settings read_settings()
     s.devices = (int)number_of("STANDIN_DEVICES", s.devices);
     if (s.devices < 1 || s.devices > MAX_DEVICES)
         die("STANDIN_DEVICES=%d is not from 1 to %d", s.devices, MAX_DEVICES);
+    if (number_of("STANDIN_BOUND", 0) != 0 && rank != NULL)
+        s.first = s.devices * atoi(rank);
     s.memory = (size_t)number_of("STANDIN_MEMORY", (double)s.memory);
     s.seed = (uint64_t)number_of("STANDIN_SEED", (double)s.seed) << 16;
     s.seed += rank == NULL ? 0 : strtoull(rank, NULL, 10);
@@ -83,6 +99,8 @@ static Settings read_settings()
     if (waits != NULL && sscanf(waits, "%d:%d", &s.ignore_of, &s.ignore_for) != 2)
         die("STANDIN_IGNORE_WAITS=%s is not like 1:2", waits);
     s.fault = (long)number_of("STANDIN_FAULT", 0);
+    s.graph_fail = (long)of_rank("STANDIN_GRAPH_FAIL", rank);
+    s.late = of_rank("STANDIN_LATE", rank);
     s.timeout = number_of("STANDIN_TIMEOUT", s.timeout);
     s.trace = trace == NULL ? "" : trace;
     if (s.trace.find("%r") != std::string::npos)
@@ -249,7 +267,7 @@ static int attribute(cudaDeviceAttr name, int device)
     if (name == cudaDevAttrComputeCapabilityMinor)
         return settings().minor;
     if (name == cudaDevAttrPciBusId)
-        return 0x18 + device;
+        return 0x18 + settings().first + device;
     for (const auto &k : known)
         if (k.name == name)
             return k.value;
@@ -260,7 +278,7 @@ static void describe(cudaDeviceProp *p, int device)
 {
     memset(p, 0, sizeof *p);
     snprintf(p->name, sizeof p->name, "NVIDIA H100 80GB HBM3 (stand-in)");
-    memset(p->uuid.bytes, 'a' + device, sizeof p->uuid.bytes);
+    memset(p->uuid.bytes, 'a' + settings().first + device, sizeof p->uuid.bytes);
     p->totalGlobalMem = settings().memory;
     p->sharedMemPerBlock = (size_t)attribute(cudaDevAttrMaxSharedMemoryPerBlock, device);
     p->sharedMemPerBlockOptin = (size_t)attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);

@@ -26,6 +26,7 @@ struct Graphs {
     std::vector<cudaGraph_t> graphs;
     std::vector<cudaGraphExec_t> execs;
     unsigned long long count = 0;
+    long instantiated = 0;
 };
 
 static thread_local cudaStreamCaptureMode thread_mode = cudaStreamCaptureModeGlobal;
@@ -223,10 +224,25 @@ static cudaError_t launch(cudaGraphExec_t exec, cudaStream_t stream)
     return cudaSuccess;
 }
 
-static cudaError_t instantiate(cudaGraphExec_t *out, cudaGraph_t graph)
+static bool has_priorities(const std::vector<Node> &nodes)
+{
+    auto priority = [](const Node &n) { return streams()[(size_t)n.lane]->priority; };
+
+    return std::any_of(nodes.begin(), nodes.end(),
+                       [&](const Node &n) { return priority(n) != priority(nodes[0]); });
+}
+
+/* The genuine one would run all nodes with the priority of the stream they are launched into. */
+static cudaError_t instantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long flags)
 {
     if (!is_one_of(state().graphs, graph))
         return cudaErrorInvalidResourceHandle;
+    if (flags != 0 && flags != cudaGraphInstantiateFlagUseNodePriority)
+        return cudaErrorInvalidValue;
+    if (flags == 0 && has_priorities(graph->nodes))
+        die("a graph of streams with different priorities is to be launched without them");
+    if (++state().instantiated == settings().graph_fail)
+        return cudaErrorMemoryAllocation;
     *out = new CUgraphExec_st;
     (*out)->nodes = graph->nodes;
     state().execs.push_back(*out);
@@ -318,15 +334,15 @@ cudaError_t cudaStreamGetCaptureInfo(cudaStream_t stream, cudaStreamCaptureStatu
     });
 }
 
-cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long)
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long flags)
 {
-    return call([&] { return instantiate(out, graph); });
+    return call([&] { return instantiate(out, graph, flags); });
 }
 
 cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *out, cudaGraph_t graph,
-                                          unsigned long long)
+                                          unsigned long long flags)
 {
-    return call([&] { return instantiate(out, graph); });
+    return call([&] { return instantiate(out, graph, flags); });
 }
 
 cudaError_t cudaGraphUpload(cudaGraphExec_t exec, cudaStream_t stream)

@@ -8,6 +8,7 @@
  */
 #include "tests/emu/standin_private.h"
 
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -364,17 +365,23 @@ cudaError_t cudaFreeHost(void *p)
     });
 }
 
+/* Pages are registered, each once at most. */
 cudaError_t cudaHostRegister(void *p, size_t bytes, unsigned)
 {
     const void *by = __builtin_return_address(0);
+    auto first_page = [](const void *at) { return (uintptr_t)at / PAGE; };
+    auto past_pages = [](const void *at, size_t n) {
+        return ((uintptr_t)at + n + PAGE - 1) / PAGE;
+    };
 
+    std::this_thread::sleep_for(std::chrono::duration<double>(settings().late));
     return unsafe_call([&] {
         if (p == NULL || bytes == 0 || place_of(p, 1) == Place::Device)
             return cudaErrorInvalidValue;
-        auto next = memory().pinned.lower_bound((const char *)p);
-        if (place_of(p, 1) != Place::Pageable ||
-            (next != memory().pinned.end() && next->first < (const char *)p + bytes))
-            return cudaErrorHostMemoryAlreadyRegistered;
+        for (const auto &[start, pinned] : memory().pinned)
+            if (first_page(p) < past_pages(start, pinned.bytes) &&
+                first_page(start) < past_pages(p, bytes))
+                return cudaErrorHostMemoryAlreadyRegistered;
         memory().pinned[(const char *)p] = {bytes, true, by};
         return cudaSuccess;
     });

@@ -104,6 +104,7 @@ static struct ncclComm *new_comm(int size, int rank, int blocking)
     comm->polls_left = chance(4);
     comm->operations = 1;
     (void)cudaGetDevice(&comm->device);
+    (void)cudaDeviceGetAttribute(&comm->pci_bus, cudaDevAttrPciBusId, comm->device);
     return comm;
 }
 

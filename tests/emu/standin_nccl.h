@@ -40,7 +40,7 @@ struct meeting {
 
 struct rank_area {
     _Atomic int presence;
-    int device, size;
+    int pci_bus, size;
     /* Collectives: this rank's descriptor of collective k is description[k % 2], its data of round
      * i data[i % 2]; a collective takes one round a chunk. */
     _Atomic uint64_t begun, written, read;
@@ -95,7 +95,7 @@ enum comm_state { SPLITTING, JOINING, READY, FINALIZING, DONE };
 struct ncclComm {
     struct shared *shared;
     struct meeting meeting;
-    int fd, rank, size, world_rank, blocking, device;
+    int fd, rank, size, world_rank, blocking, device, pci_bus;
     enum comm_state state;
     int polls_left;             /* for which the call in progress stays so */
     struct operation *deferred; /* not in its stream yet */

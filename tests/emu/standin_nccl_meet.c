@@ -56,7 +56,7 @@ ncclResult_t standin_nccl_open_meeting(struct ncclComm *comm)
         return standin_nccl_fail(ncclSystemError, "the unique id is out of date");
     if (fcntl(comm->fd, F_OFD_SETLK, &lock) != 0)
         return standin_nccl_fail(ncclInvalidUsage, "rank %d is there already", comm->rank);
-    comm->shared->rank[comm->rank].device = comm->device;
+    comm->shared->rank[comm->rank].pci_bus = comm->pci_bus;
     comm->shared->rank[comm->rank].size = comm->size;
     atomic_store(&comm->shared->rank[comm->rank].presence, JOINED);
     return ncclSuccess;
@@ -74,11 +74,11 @@ ncclResult_t standin_nccl_join(struct ncclComm *comm)
             return standin_nccl_fail(ncclInvalidUsage, "rank %d says %d ranks, rank %d says %d", r,
                                      area[r].size, comm->rank, comm->size);
         for (int s = 0; s < r; s++)
-            if (area[s].device == area[r].device)
+            if (area[s].pci_bus == area[r].pci_bus)
                 return standin_nccl_fail(
                     ncclInvalidUsage,
-                    "Duplicate GPU detected : rank %d and rank %d both on CUDA device %d\n", s, r,
-                    area[r].device);
+                    "Duplicate GPU detected : rank %d and rank %d both on CUDA device %x000\n", s,
+                    r, area[r].pci_bus);
     }
     return ncclSuccess;
 }

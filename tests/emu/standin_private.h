@@ -22,6 +22,7 @@ namespace standin
 /* From the environment, STANDIN_ and the name in capitals, read once. */
 struct Settings {
     int devices = 1;
+    int first = 0;               /* of them; STANDIN_BOUND=1: each MPI rank has others */
     size_t memory = 85520809984; /* bytes a device */
     uint64_t seed = 1;           /* of the interleaving; every MPI rank has its own */
     int major = 9, minor = 0;    /* STANDIN_CAPABILITY */
@@ -33,8 +34,10 @@ struct Settings {
     int ignore_of = 0;       /* no wait of this stream ... */
     int ignore_for = 0;      /* ... for an event of this one does anything */
     long fault = 0;          /* this operation fails asynchronously; from 1 */
-    double timeout = 120;    /* seconds without any progress while the host waits */
-    std::string trace;       /* file; %r: the MPI rank */
+    long graph_fail = 0;  /* this cudaGraphInstantiate() of the MPI rank finds no memory; from 1 */
+    double late = 0;      /* seconds that cudaHostRegister() takes on one MPI rank */
+    double timeout = 120; /* seconds without any progress while the host waits */
+    std::string trace;    /* file; %r: the MPI rank */
 };
 
 enum { LEFT_STATUS = 99, MAX_DEVICES = 16 };

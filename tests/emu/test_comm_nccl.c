@@ -33,7 +33,8 @@ static enum apd_code set_up(struct setting *s, struct apd_comm *host, double tim
     APD_TRY(fake_cuda_create(getenv("TEST_ONE_GPU") != NULL ? 0 : host->rank, &s->be, &s->err));
     s->stream = apd_cuda_stream(s->be);
     s->seed = strtoull(getenv("TEST_SEED"), NULL, 10);
-    return apd_comm_nccl(s->be, host, timeout_s, &s->comm, &s->err);
+    return apd_comm_nccl(s->be, host, getenv("TEST_ANY_ORDER") == NULL, timeout_s, &s->comm,
+                         &s->err);
 }
 
 static int give_up(struct setting *s, enum apd_code rc)
@@ -226,7 +227,8 @@ static int graph(struct apd_comm *host, void *arg)
     SCENARIO_CUDA(
         &s, cudaMemcpyAsync(out, device, 2 * N * sizeof *out, cudaMemcpyDeviceToHost, s.stream));
     SCENARIO_CUDA(&s, cudaStreamEndCapture(s.stream, &captured));
-    SCENARIO_CUDA(&s, cudaGraphInstantiate(&exec, captured, 0));
+    SCENARIO_CUDA(&s,
+                  cudaGraphInstantiate(&exec, captured, cudaGraphInstantiateFlagUseNodePriority));
     for (uint64_t k = 0; k < 3; k++) {
         fill(in, N, APD_SUM_F32, s.seed + k, host->rank);
         memset(out, 0, 2 * N * sizeof *out);
@@ -301,6 +303,54 @@ static void graphs_hold_operations(void **state)
     run_well(2, empty_capture);
 }
 
+struct algo_case {
+    const char *own;      /* of rank 0; NULL: not set */
+    int any_order;        /* may be the sum's */
+    const char *expected; /* on all ranks; NULL: not set */
+};
+
+/* Rank 1 has no setting, further ones another. */
+static int differing_settings(struct apd_comm *host, void *arg)
+{
+    const struct algo_case *c = arg;
+    const char *set = host->rank == 0 ? c->own : host->rank == 1 ? NULL : "CollnetDirect", *found;
+    struct setting s = {0};
+    int wrong;
+
+    if (set == NULL ? unsetenv("NCCL_ALGO") : setenv("NCCL_ALGO", set, 1))
+        return WRONG;
+    if (c->any_order)
+        putenv("TEST_ANY_ORDER=1");
+    SCENARIO_GO(&s, set_up(&s, host, 10));
+    found = getenv("NCCL_ALGO");
+    if (strcmp(getenv("NCCL_MAX_P2P_NCHANNELS"), "8") != 0)
+        return WRONG;
+    wrong = found == NULL || c->expected == NULL ? found != c->expected
+                                                 : strcmp(found, c->expected) != 0;
+    if (wrong)
+        fprintf(stderr, "NCCL_ALGO is %s\n", found != NULL ? found : "not set");
+    SCENARIO_GO(&s, any_wrong(&s, wrong, &wrong));
+    return wrong ? WRONG : finish(&s);
+}
+
+static void all_have_the_algorithms_of_rank_0(void **state)
+{
+    struct algo_case cases[] = {
+        {NULL, 0, "Ring,Tree"}, {"Tree", 0, "Tree"}, {NULL, 1, NULL}, {"NVLS", 1, "NVLS"}};
+    const char *settings[] = {"STANDIN_SEED=5", "TEST_SEED=1", "STANDIN_DEVICES=8", NULL};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct ranks_end end = ranks_wait(ranks_start(3, differing_settings, &cases[i], settings));
+
+        for (int r = 0; r < 3; r++) {
+            if (end.status[r] != 0)
+                fprintf(stderr, "case %zu, rank %d: %s\n", i, r, end.text[r]);
+            assert_int_equal(end.status[r], 0);
+        }
+    }
+}
+
 static void one_worker_sums_nothing(void **state)
 {
     (void)state;
@@ -323,7 +373,7 @@ static void shared_gpu_is_told(void **state)
 
     (void)state;
     for (int r = 0; r < 2; r++) {
-        assert_int_equal(end.status[r], 100 + APD_CONFIG);
+        assert_int_equal(end.status[r], 100 + APD_DEVICE);
         assert_non_null(strstr(end.text[r], "two workers have the same GPU"));
     }
 }
@@ -561,6 +611,7 @@ int main(void)
         cmocka_unit_test(rows_arrive),
         cmocka_unit_test(graphs_hold_operations),
         cmocka_unit_test(one_worker_sums_nothing),
+        cmocka_unit_test(all_have_the_algorithms_of_rank_0),
         cmocka_unit_test(shared_gpu_is_told),
         cmocka_unit_test(old_version_is_refused),
         cmocka_unit_test(one_that_cannot_start_stops_all),

@@ -26,7 +26,7 @@ static int scenario(struct apd_comm *host, void *arg)
     /* Its calls fail, and leave a backend without a stream. */
     if (fake_cuda_create(0, &be, &err) != APD_DEVICE || be == NULL)
         return WRONG;
-    rc = apd_comm_nccl(be, host, 5, &comm, &err);
+    rc = apd_comm_nccl(be, host, 1, 5, &comm, &err);
     fprintf(stderr, "%s: %s\n", apd_code_name(rc), err.msg);
     return rc == APD_DEVICE && strstr(err.msg, "driver") != NULL ? 0 : WRONG;
 }

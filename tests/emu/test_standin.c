@@ -215,12 +215,46 @@ static int copies_of_rows(void)
     return 0;
 }
 
+/* Two of a page exclude each other, whichever comes first. */
+static int registered_pages(void)
+{
+    char *pages = aligned_alloc(4096, 3 * 4096);
+
+    TRUE(pages != NULL);
+    OK(cudaHostRegister(pages + 4096, 100, cudaHostRegisterDefault));
+    EXPECT(cudaHostRegister(pages + 4096 + 200, 100, cudaHostRegisterDefault),
+           cudaErrorHostMemoryAlreadyRegistered);
+    EXPECT(cudaHostRegister(pages + 4000, 100, cudaHostRegisterDefault),
+           cudaErrorHostMemoryAlreadyRegistered);
+    OK(cudaHostRegister(pages, 4096, cudaHostRegisterDefault));
+    OK(cudaHostRegister(pages + 8192, 1, cudaHostRegisterDefault));
+    for (int i = 0; i < 3; i++)
+        OK(cudaHostUnregister(pages + (size_t)i * 4096));
+    free(pages);
+    return 0;
+}
+
+/* The legacy stream orders only what blocks it. */
+static int copy_that_no_stream_waits_for(void)
+{
+    float *d = new_device(1), plain = 1;
+    cudaStream_t s = new_stream();
+
+    set_all(d, 0, 1, s);
+    OK(cudaStreamSynchronize(s));
+    OK(cudaMemcpy(d, &plain, 4, cudaMemcpyHostToDevice));
+    return read_first(d, s) != 1;
+}
+
 static void copies_are_checked_and_late(void **state)
 {
     (void)state;
     assert_well(RUN(wrong_copies));
     assert_well(RUN(sources_change_later));
     assert_well(RUN(copies_of_rows));
+    assert_well(RUN(registered_pages));
+    assert_in_range(right_of_seeds(copy_that_no_stream_waits_for, "STANDIN_STRICT=0"), 0,
+                    SEEDS - 1);
 }
 
 /* ---- kernels ---- */

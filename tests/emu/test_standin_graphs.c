@@ -337,11 +337,49 @@ static void graphs_run_branches_in_any_order(void **state)
     assert_well(RUN(graph_changes));
 }
 
+/* Argument of a scenario: the flags. */
+static unsigned long long flags;
+
+static int graph_of_two_priorities(void)
+{
+    cudaStream_t s = new_stream(), urgent;
+    cudaEvent_t fork = new_event(), join = new_event();
+    float *x = new_device(1);
+    cudaGraphExec_t exec;
+    cudaGraph_t graph;
+
+    OK(cudaStreamCreateWithPriority(&urgent, cudaStreamNonBlocking, -5));
+    OK(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal));
+    OK(cudaMemsetAsync(x, 0, 4, s));
+    OK(cudaEventRecord(fork, s));
+    OK(cudaStreamWaitEvent(urgent, fork, 0));
+    OK(cudaMemsetAsync(x, 1, 4, urgent));
+    OK(cudaEventRecord(join, urgent));
+    OK(cudaStreamWaitEvent(s, join, 0));
+    OK(cudaStreamEndCapture(s, &graph));
+    EXPECT(cudaGraphInstantiate(&exec, graph, cudaGraphInstantiateFlagDeviceLaunch),
+           cudaErrorInvalidValue);
+    OK(cudaGraphInstantiate(&exec, graph, flags));
+    OK(cudaGraphDestroy(graph));
+    OK(cudaGraphExecDestroy(exec));
+    return 0;
+}
+
+static void graphs_keep_priorities_only_if_asked_to(void **state)
+{
+    (void)state;
+    flags = cudaGraphInstantiateFlagUseNodePriority;
+    assert_well(RUN(graph_of_two_priorities));
+    flags = 0;
+    assert_aborted(RUN(graph_of_two_priorities), "streams with different priorities");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(captures_refuse_what_cuda_refuses),
         cmocka_unit_test(graphs_run_branches_in_any_order),
+        cmocka_unit_test(graphs_keep_priorities_only_if_asked_to),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -66,6 +66,7 @@ static void leave(ncclComm_t comm)
 static void put(void *device, const void *host, size_t bytes)
 {
     EXPECT(cudaMemcpy(device, host, bytes, cudaMemcpyHostToDevice) == cudaSuccess);
+    EXPECT(cudaDeviceSynchronize() == cudaSuccess);
 }
 
 static void get(void *host, const void *device, size_t bytes, cudaStream_t stream)

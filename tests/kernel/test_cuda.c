@@ -3,8 +3,11 @@
 #include "harness.h"
 #include "kernels/cuda/cuda.h"
 
+#include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 static const struct {
     struct apd_conv_shape shape;
@@ -183,6 +186,66 @@ static void staged_images_are_those_of_their_call(void **state)
     release();
 }
 
+static _Atomic int has_begun;
+
+static void CUDART_CB sleep_on_stream(void *arg)
+{
+    const struct timespec pause = {.tv_nsec = 200000000};
+
+    (void)arg;
+    has_begun = 1;
+    (void)nanosleep(&pause, NULL);
+}
+
+/* The stand-ins have no thread of their own for it. */
+static void *run_stream(void *stream)
+{
+    (void)cudaStreamSynchronize(stream);
+    return NULL;
+}
+
+static double clock_s(clockid_t clock)
+{
+    struct timespec now;
+
+    clock_gettime(clock, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+static void waiting_leaves_the_core_to_others(void **state)
+{
+    struct apd_backend *be = backend[TESTED];
+    struct apd_err err = {0};
+    double cpu_s, wall_s;
+    cudaStream_t other;
+    cudaEvent_t slept;
+    pthread_t thread;
+    void *device;
+    float host;
+
+    (void)state;
+    assert_int_equal(be->ops->alloc(be, sizeof host, &device, &err), APD_OK);
+    assert_int_equal(cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking), cudaSuccess);
+    assert_int_equal(cudaEventCreateWithFlags(&slept, cudaEventDisableTiming), cudaSuccess);
+    assert_int_equal(cudaLaunchHostFunc(other, sleep_on_stream, NULL), cudaSuccess);
+    assert_int_equal(cudaEventRecord(slept, other), cudaSuccess);
+    assert_int_equal(cudaStreamWaitEvent(apd_cuda_stream(be), slept, 0), cudaSuccess);
+    assert_int_equal(pthread_create(&thread, NULL, run_stream, other), 0);
+    while (!has_begun)
+        sched_yield();
+    wall_s = clock_s(CLOCK_MONOTONIC);
+    cpu_s = clock_s(CLOCK_THREAD_CPUTIME_ID);
+    assert_int_equal(be->ops->download(be, &host, device, sizeof host, &err), APD_OK);
+    cpu_s = clock_s(CLOCK_THREAD_CPUTIME_ID) - cpu_s;
+    wall_s = clock_s(CLOCK_MONOTONIC) - wall_s;
+    pthread_join(thread, NULL);
+    assert_true(wall_s > 0.1);
+    assert_true(cpu_s < wall_s / 2);
+    assert_int_equal(cudaEventDestroy(slept), cudaSuccess);
+    assert_int_equal(cudaStreamDestroy(other), cudaSuccess);
+    be->ops->free(be, device);
+}
+
 static const struct apd_backend_ops *right_ops;
 
 static void a_wrong_operation_is_caught(void **state)
@@ -274,6 +337,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(images_match_reference),
         cmocka_unit_test(staged_images_are_those_of_their_call),
         cmocka_unit_test(flat_arrays_match_reference),
+        cmocka_unit_test(waiting_leaves_the_core_to_others),
         cmocka_unit_test(a_recording_goes_on_after_a_larger_batch),
         cmocka_unit_test(a_wrong_operation_is_caught),
         cmocka_unit_test(swapped_buffers_are_caught),

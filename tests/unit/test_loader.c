@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <unistd.h>
 
 enum {
     SAMPLES = 997,
@@ -255,6 +256,23 @@ static void same_step_again_gives_the_same_memory(void **state)
     assert_int_equal(apd_loader_step(loader, 4, &data, NULL, &err), APD_BUG);
     (void)step_of(loader, 6);
     assert_int_equal(apd_loader_step(loader, 5, &data, NULL, &err), APD_BUG);
+    apd_loader_destroy(&loader);
+}
+
+/* A GPU's driver pins whole pages, and each once. */
+static void no_two_slots_share_a_page(void **state)
+{
+    struct apd_loader *loader = loader_of(settings_of(0, LANES, 0));
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    size_t bytes;
+    uint32_t i = 0;
+
+    (void)state;
+    for (void *pixels; (pixels = apd_loader_pixels(loader, i, &bytes)) != NULL; i++) {
+        assert_int_equal((uintptr_t)pixels % page, 0);
+        assert_int_equal(bytes, LANES * LANE_BATCH * BYTES);
+    }
+    assert_int_equal(i, SLOTS);
     apd_loader_destroy(&loader);
 }
 
@@ -504,6 +522,7 @@ int main(void)
         cmocka_unit_test_setup(split_over_workers_gives_the_same_rows, reset),
         cmocka_unit_test_setup(late_start_gives_the_same_rows, reset),
         cmocka_unit_test_setup(same_step_again_gives_the_same_memory, reset),
+        cmocka_unit_test_setup(no_two_slots_share_a_page, reset),
         cmocka_unit_test_setup(the_next_step_is_given_once_complete_and_not_waited_for, reset),
         cmocka_unit_test_setup(reads_no_more_than_the_ring_holds, reset),
         cmocka_unit_test_setup(bad_sample_is_a_grey_row_without_a_label, reset),

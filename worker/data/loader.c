@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { GREY = 128, WAIT_SLICE_MS = 1000 };
 
@@ -201,11 +202,20 @@ static enum apd_code check_settings(const struct apd_loader_settings *settings, 
     return APD_OK;
 }
 
+/* Whole pages: they may be pinned, which is done by the page and once for each. */
+static void *allocate_pages(size_t bytes)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), whole = (bytes + page - 1) / page * page;
+    void *pages = aligned_alloc(page, whole);
+
+    return pages != NULL ? memset(pages, 0, whole) : NULL;
+}
+
 static int allocate_slot(const struct apd_loader *loader, struct slot *slot)
 {
     size_t rows = loader->rows;
 
-    slot->pixels = calloc(rows, loader->image_bytes);
+    slot->pixels = allocate_pages(rows * loader->image_bytes);
     slot->labels = calloc(rows, sizeof *slot->labels);
     slot->sample = calloc(rows, sizeof *slot->sample);
     slot->epoch = calloc(rows, sizeof *slot->epoch);
