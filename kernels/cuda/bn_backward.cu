@@ -149,27 +149,55 @@ extern "C" cudaError_t apd_cuda_bn_backward_sums(const struct apd_cuda_bn *bn,
 
 /* ---- d_x ---- */
 
+/* Quotients in double, which are slow: one row of threads makes them for its block. Only with batch
+ * statistics; in shared memory, [.][GROUP][columns]. */
+enum { MEAN_G, SLOPE, SLOPE_OTHER };
+
+static __device__ __forceinline__ float &shared_quotient(float *quotients, int which, int k)
+{
+    return quotients[(which * GROUP + k) * int(blockDim.x) + int(threadIdx.x)];
+}
+
+static __device__ __forceinline__ void put_mean_g(const Walk &w, const Segments &seg,
+                                                  const double *d_sums, float *quotients)
+{
+#pragma unroll
+    for (int k = 0; k < GROUP; k++)
+        shared_quotient(quotients, MEAN_G, k) = float(d_sums[w.row + k] / seg.number[w.s]);
+}
+
+template <class T>
+static __device__ __forceinline__ void put_slope(const Norm<T> &bn, const Walk &w,
+                                                 const Segments &seg, const double *d_sums,
+                                                 float *quotients, int which)
+{
+    float rstd[GROUP];
+
+    load<GROUP>(bn.moments + w.row + w.channels, rstd);
+#pragma unroll
+    for (int k = 0; k < GROUP; k++)
+        shared_quotient(quotients, which, k) =
+            float(double(rstd[k]) * d_sums[w.row + w.channels + k] / seg.number[w.s]);
+}
+
 /* d_x = (g - mean g - (x - mean) * slope) * scale; the mean of g is the same for two layers. */
 struct Slope {
-    float mean[GROUP], slope[GROUP] = {}, scale[GROUP];
+    float mean[GROUP], slope[GROUP], scale[GROUP];
 
     template <class T>
-    __device__ __forceinline__ void take(const Norm<T> &bn, const Walk &w, const Segments &seg,
-                                         const double *d_sums, int batch_stats)
+    __device__ __forceinline__ void take(const Norm<T> &bn, const Walk &w, int set,
+                                         float *quotients, int which)
     {
         float gamma[GROUP];
 
         load<GROUP>(bn.moments + w.row, mean);
         load<GROUP>(bn.moments + w.row + w.channels, scale);
-        load<GROUP>(of_set(bn.gamma.at, seg.set[w.s]) + w.channel, gamma);
-        if (batch_stats)
+        load<GROUP>(of_set(bn.gamma.at, set) + w.channel, gamma);
 #pragma unroll
-            for (int k = 0; k < GROUP; k++)
-                slope[k] =
-                    float(double(scale[k]) * d_sums[w.row + w.channels + k] / seg.number[w.s]);
-#pragma unroll
-        for (int k = 0; k < GROUP; k++)
+        for (int k = 0; k < GROUP; k++) {
+            slope[k] = shared_quotient(quotients, which, k);
             scale[k] *= gamma[k];
+        }
     }
 
     __device__ __forceinline__ float d_x(float g, float x, int k) const
@@ -184,19 +212,26 @@ __global__ void __launch_bounds__(BLOCK_THREADS)
                        int groups, const double *d_sums, const double *d_sums_other,
                        int batch_stats, T *d_x, T *d_x_other)
 {
+    DYN_SHARED(float, quotients);
     Walk w = walk_over(seg, plane, groups);
     Slope slope, slope2;
-    float mean_g[GROUP] = {};
+    float mean_g[GROUP];
 
+    if (threadIdx.y == 0 && w.group < groups && batch_stats) {
+        put_mean_g(w, seg, d_sums, quotients);
+        put_slope(bn, w, seg, d_sums, quotients, SLOPE);
+        if (Two)
+            put_slope(other, w, seg, d_sums_other, quotients, SLOPE_OTHER);
+    }
+    __syncthreads();
     if (w.group >= groups)
         return;
-    slope.take(bn, w, seg, d_sums, batch_stats);
+    slope.take(bn, w, seg.set[w.s], quotients, SLOPE);
     if (Two)
-        slope2.take(other, w, seg, d_sums_other, batch_stats);
-    if (batch_stats)
+        slope2.take(other, w, seg.set[w.s], quotients, SLOPE_OTHER);
 #pragma unroll
-        for (int k = 0; k < GROUP; k++)
-            mean_g[k] = float(d_sums[w.row + k] / seg.number[w.s]);
+    for (int k = 0; k < GROUP; k++)
+        mean_g[k] = shared_quotient(quotients, MEAN_G, k);
     for (; w.at < w.end; w.at += w.step) {
         float g[GROUP], v[GROUP], v2[GROUP];
 
@@ -233,13 +268,15 @@ bn_backward_data(const struct apd_cuda_bn *bn, const void *d_g, const double *d_
 {
     Layout l = layout_of(bn, plane_of(bn->shape), 4);
     auto kernel = other != NULL ? k_bn_backward_data<T, true> : k_bn_backward_data<T, false>;
+    size_t quotients = size_t(other != NULL ? 3 : 2) * GROUP * size_t(l.tile.cols) * sizeof(float);
 
     return for_segments(bn->seg, count, [&](int from, int segments, const Segments &some) {
         size_t offset = size_t(from) * l.row;
 
-        return launch(kernel, l.grid(segments), l.block(), 0, stream, static_cast<const T *>(d_g),
-                      norm_of<T>(bn, from), norm_of<T>(other, from), some, l.plane, l.tile.groups,
-                      d_sums + offset, other != NULL ? d_sums_other + offset : NULL, batch_stats,
+        return launch(kernel, l.grid(segments), l.block(), quotients, stream,
+                      static_cast<const T *>(d_g), norm_of<T>(bn, from), norm_of<T>(other, from),
+                      some, l.plane, l.tile.groups, d_sums + offset,
+                      other != NULL ? d_sums_other + offset : NULL, batch_stats,
                       static_cast<T *>(d_x), static_cast<T *>(d_x_other));
     });
 }
