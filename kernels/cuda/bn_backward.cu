@@ -108,7 +108,7 @@ static cudaError_t bn_backward_sums(const struct apd_cuda_bn *bn, const struct a
                                     const struct apd_cuda_bn *other, double *d_sums_other,
                                     double *scratch, cudaStream_t stream)
 {
-    Layout l = layout_of(bn, plane_of(bn->shape), RUN);
+    Layout l = layout_of(bn->shape, bn->seg, plane_of(bn->shape), RUN);
     Gradient<T> gradient = gradient_of<T>(relu, d_y, d_y2);
     bool same = d_g == d_y && d_y2 == NULL && relu->by == APD_CUDA_RELU_NONE;
     double *scratch_other = scratch + size_t(bn->seg->count) * l.parts * l.row;
@@ -266,7 +266,7 @@ bn_backward_data(const struct apd_cuda_bn *bn, const void *d_g, const double *d_
                  const double *count, int batch_stats, void *d_x, const struct apd_cuda_bn *other,
                  const double *d_sums_other, void *d_x_other, cudaStream_t stream)
 {
-    Layout l = layout_of(bn, plane_of(bn->shape), 4);
+    Layout l = layout_of(bn->shape, bn->seg, plane_of(bn->shape), 4);
     auto kernel = other != NULL ? k_bn_backward_data<T, true> : k_bn_backward_data<T, false>;
     size_t quotients = size_t(other != NULL ? 3 : 2) * GROUP * size_t(l.tile.cols) * sizeof(float);
 
