@@ -160,6 +160,14 @@ extern "C" cudaError_t apd_cuda_attack_step(int n, size_t pixels, const float *x
 
 struct Box {
     int is_box, top, bottom, left, right;
+
+    /* Of a plane of width w. */
+    __device__ __forceinline__ bool has(unsigned pixel, int w) const
+    {
+        int y = int(pixel / unsigned(w)), x = int(pixel % unsigned(w));
+
+        return y >= top && y < bottom && x >= left && x < right;
+    }
 };
 
 template <int N>
@@ -180,12 +188,8 @@ __global__ void __launch_bounds__(COPY_BLOCK)
             load<N>(other + p, theirs);
 #pragma unroll
             for (int k = 0; k < N; k++) {
-                unsigned in_plane = unsigned((p + k) % plane);
-                int y = int(in_plane / unsigned(w)), x = int(in_plane % unsigned(w));
-                bool inside = y >= box.top && y < box.bottom && x >= box.left && x < box.right;
-
                 if (box.is_box)
-                    mine[k] = inside ? theirs[k] : mine[k];
+                    mine[k] = box.has(unsigned(p + k) % unsigned(plane), w) ? theirs[k] : mine[k];
                 else
                     mine[k] = keep * mine[k] + share * theirs[k];
             }
