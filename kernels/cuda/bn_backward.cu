@@ -298,22 +298,29 @@ struct ParamGradients {
     float *d_gamma[APD_BN_SETS], *d_beta[APD_BN_SETS];
 };
 
-/* Segments in ascending order, each rounded to float, as in kernels/ref. */
+/* Segments in ascending order, each rounded to float, as in kernels/ref. Grid: channels, set. A set
+ * that no segment has is not touched. */
 __global__ void __launch_bounds__(BLOCK_THREADS)
     k_bn_backward_params(int channels, int count, Segments seg, const double *d_sums,
                          ParamGradients to)
 {
-    int k = int(blockIdx.x * blockDim.x + threadIdx.x);
+    int k = int(blockIdx.x * blockDim.x + threadIdx.x), set = int(blockIdx.y);
+    float *d_gamma = of_set(to.d_gamma, set), *d_beta = of_set(to.d_beta, set);
+    float gamma = 0, beta = 0;
+    bool any = false;
 
     if (k >= channels)
         return;
     for (int s = 0; s < count; s++, d_sums += 2 * size_t(channels)) {
-        float *d_gamma = of_set(to.d_gamma, seg.set[s]), *d_beta = of_set(to.d_beta, seg.set[s]);
-
-        if (seg.images[s] == 0)
+        if (seg.set[s] != set || seg.images[s] == 0)
             continue;
-        d_gamma[k] = float(double(d_gamma[k]) + d_sums[channels + k]);
-        d_beta[k] = float(double(d_beta[k]) + d_sums[k]);
+        gamma = float(double(any ? gamma : d_gamma[k]) + d_sums[channels + k]);
+        beta = float(double(any ? beta : d_beta[k]) + d_sums[k]);
+        any = true;
+    }
+    if (any) {
+        d_gamma[k] = gamma;
+        d_beta[k] = beta;
     }
 }
 EMU_KERNEL(k_bn_backward_params)
@@ -335,7 +342,8 @@ extern "C" cudaError_t apd_cuda_bn_backward_params(int c, const struct apd_cuda_
         Segments some;
         int count = segments_from(seg, from, NULL, &some);
         cudaError_t status =
-            launch(k_bn_backward_params, dim3(unsigned(divide_up(size_t(channels), BLOCK_THREADS))),
+            launch(k_bn_backward_params,
+                   dim3(unsigned(divide_up(size_t(channels), BLOCK_THREADS)), APD_BN_SETS),
                    dim3(BLOCK_THREADS), 0, stream, channels, count, some,
                    d_sums + size_t(from) * 2 * size_t(channels), to);
 

@@ -303,11 +303,14 @@ static void check_backward_params(struct layer *l)
 {
     const struct bn_case *k = l->k;
     float want_gamma[APD_BN_SETS][MOST_CHANNELS], want_beta[APD_BN_SETS][MOST_CHANNELS];
+    float *const none[APD_BN_SETS] = {NULL}; /* a set that no segment has need not be there */
+    const struct apd_cuda_segments nothing = {.count = 1};
 
     for (int set = 0; set < APD_BN_SETS; set++) {
         memcpy(want_gamma[set], l->d_gamma[set], (size_t)l->wide * sizeof(float));
         memcpy(want_beta[set], l->d_beta[set], (size_t)l->wide * sizeof(float));
     }
+    OK(apd_cuda_bn_backward_params(k->shape.c, &nothing, l->d_sums, none, none, NULL));
     for (int s = 0; s < k->seg.count; s++) /* sums of other workers must not count where none is */
         if (k->seg.at[s].count == 0)
             l->d_sums[(size_t)s * 2 * (size_t)l->wide] = 1;
