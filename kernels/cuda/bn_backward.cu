@@ -266,7 +266,7 @@ bn_backward_data(const struct apd_cuda_bn *bn, const void *d_g, const double *d_
                  const double *count, int batch_stats, void *d_x, const struct apd_cuda_bn *other,
                  const double *d_sums_other, void *d_x_other, cudaStream_t stream)
 {
-    Layout l = layout_of(bn->shape, bn->seg, plane_of(bn->shape), 4);
+    Layout l = layout_of(bn->shape, bn->seg, plane_of(bn->shape), FEW_PIXELS);
     auto kernel = other != NULL ? k_bn_backward_data<T, true> : k_bn_backward_data<T, false>;
     size_t quotients = size_t(other != NULL ? 3 : 2) * GROUP * size_t(l.tile.cols) * sizeof(float);
 

@@ -76,7 +76,7 @@ template <class T>
 static cudaError_t bn_pool_forward(const struct apd_cuda_bn *bn, void *pooled, uint8_t *which,
                                    cudaStream_t stream)
 {
-    Layout l = layout_of(bn->shape, bn->seg, plane_of(apd_maxpool_out(bn->shape)), 4);
+    Layout l = layout_of(bn->shape, bn->seg, plane_of(apd_maxpool_out(bn->shape)), FEW_PIXELS);
     Plane p = plane_of_pool(bn->shape);
 
     return for_segments(bn->seg, NULL, [&](int from, int count, const Segments &some) {
