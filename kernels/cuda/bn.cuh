@@ -145,14 +145,15 @@ struct Layout {
     }
 };
 
-static inline Layout layout_of(const struct apd_cuda_bn *bn, size_t plane, size_t pixels_each)
+static inline Layout layout_of(struct apd_shape shape, const struct apd_cuda_segments *seg,
+                               size_t plane, size_t pixels_each)
 {
     Layout l;
 
-    l.row = 2 * size_t(rounded_channels(bn->shape.c));
+    l.row = 2 * size_t(rounded_channels(shape.c));
     l.tile = tile_of(int(l.row / 2));
     l.plane = plane;
-    l.parts = parts_for(l.tile, bn->seg->count, largest_segment(bn->seg) * plane, pixels_each);
+    l.parts = parts_for(l.tile, seg->count, largest_segment(seg) * plane, pixels_each);
     return l;
 }
 

@@ -108,7 +108,7 @@ static cudaError_t bn_backward_sums(const struct apd_cuda_bn *bn, const struct a
                                     const struct apd_cuda_bn *other, double *d_sums_other,
                                     double *scratch, cudaStream_t stream)
 {
-    Layout l = layout_of(bn, plane_of(bn->shape), RUN);
+    Layout l = layout_of(bn->shape, bn->seg, plane_of(bn->shape), RUN);
     Gradient<T> gradient = gradient_of<T>(relu, d_y, d_y2);
     bool same = d_g == d_y && d_y2 == NULL && relu->by == APD_CUDA_RELU_NONE;
     double *scratch_other = scratch + size_t(bn->seg->count) * l.parts * l.row;
@@ -149,27 +149,55 @@ extern "C" cudaError_t apd_cuda_bn_backward_sums(const struct apd_cuda_bn *bn,
 
 /* ---- d_x ---- */
 
+/* Quotients in double, which are slow: one row of threads makes them for its block. Only with batch
+ * statistics; in shared memory, [.][GROUP][columns]. */
+enum { MEAN_G, SLOPE, SLOPE_OTHER };
+
+static __device__ __forceinline__ float &shared_quotient(float *quotients, int which, int k)
+{
+    return quotients[(which * GROUP + k) * int(blockDim.x) + int(threadIdx.x)];
+}
+
+static __device__ __forceinline__ void put_mean_g(const Walk &w, const Segments &seg,
+                                                  const double *d_sums, float *quotients)
+{
+#pragma unroll
+    for (int k = 0; k < GROUP; k++)
+        shared_quotient(quotients, MEAN_G, k) = float(d_sums[w.row + k] / seg.number[w.s]);
+}
+
+template <class T>
+static __device__ __forceinline__ void put_slope(const Norm<T> &bn, const Walk &w,
+                                                 const Segments &seg, const double *d_sums,
+                                                 float *quotients, int which)
+{
+    float rstd[GROUP];
+
+    load<GROUP>(bn.moments + w.row + w.channels, rstd);
+#pragma unroll
+    for (int k = 0; k < GROUP; k++)
+        shared_quotient(quotients, which, k) =
+            float(double(rstd[k]) * d_sums[w.row + w.channels + k] / seg.number[w.s]);
+}
+
 /* d_x = (g - mean g - (x - mean) * slope) * scale; the mean of g is the same for two layers. */
 struct Slope {
-    float mean[GROUP], slope[GROUP] = {}, scale[GROUP];
+    float mean[GROUP], slope[GROUP], scale[GROUP];
 
     template <class T>
-    __device__ __forceinline__ void take(const Norm<T> &bn, const Walk &w, const Segments &seg,
-                                         const double *d_sums, int batch_stats)
+    __device__ __forceinline__ void take(const Norm<T> &bn, const Walk &w, int set,
+                                         float *quotients, int which)
     {
         float gamma[GROUP];
 
         load<GROUP>(bn.moments + w.row, mean);
         load<GROUP>(bn.moments + w.row + w.channels, scale);
-        load<GROUP>(of_set(bn.gamma.at, seg.set[w.s]) + w.channel, gamma);
-        if (batch_stats)
+        load<GROUP>(of_set(bn.gamma.at, set) + w.channel, gamma);
 #pragma unroll
-            for (int k = 0; k < GROUP; k++)
-                slope[k] =
-                    float(double(scale[k]) * d_sums[w.row + w.channels + k] / seg.number[w.s]);
-#pragma unroll
-        for (int k = 0; k < GROUP; k++)
+        for (int k = 0; k < GROUP; k++) {
+            slope[k] = shared_quotient(quotients, which, k);
             scale[k] *= gamma[k];
+        }
     }
 
     __device__ __forceinline__ float d_x(float g, float x, int k) const
@@ -184,19 +212,26 @@ __global__ void __launch_bounds__(BLOCK_THREADS)
                        int groups, const double *d_sums, const double *d_sums_other,
                        int batch_stats, T *d_x, T *d_x_other)
 {
+    DYN_SHARED(float, quotients);
     Walk w = walk_over(seg, plane, groups);
     Slope slope, slope2;
-    float mean_g[GROUP] = {};
+    float mean_g[GROUP];
 
+    if (threadIdx.y == 0 && w.group < groups && batch_stats) {
+        put_mean_g(w, seg, d_sums, quotients);
+        put_slope(bn, w, seg, d_sums, quotients, SLOPE);
+        if (Two)
+            put_slope(other, w, seg, d_sums_other, quotients, SLOPE_OTHER);
+    }
+    __syncthreads();
     if (w.group >= groups)
         return;
-    slope.take(bn, w, seg, d_sums, batch_stats);
+    slope.take(bn, w, seg.set[w.s], quotients, SLOPE);
     if (Two)
-        slope2.take(other, w, seg, d_sums_other, batch_stats);
-    if (batch_stats)
+        slope2.take(other, w, seg.set[w.s], quotients, SLOPE_OTHER);
 #pragma unroll
-        for (int k = 0; k < GROUP; k++)
-            mean_g[k] = float(d_sums[w.row + k] / seg.number[w.s]);
+    for (int k = 0; k < GROUP; k++)
+        mean_g[k] = shared_quotient(quotients, MEAN_G, k);
     for (; w.at < w.end; w.at += w.step) {
         float g[GROUP], v[GROUP], v2[GROUP];
 
@@ -231,15 +266,17 @@ bn_backward_data(const struct apd_cuda_bn *bn, const void *d_g, const double *d_
                  const double *count, int batch_stats, void *d_x, const struct apd_cuda_bn *other,
                  const double *d_sums_other, void *d_x_other, cudaStream_t stream)
 {
-    Layout l = layout_of(bn, plane_of(bn->shape), 4);
+    Layout l = layout_of(bn->shape, bn->seg, plane_of(bn->shape), FEW_PIXELS);
     auto kernel = other != NULL ? k_bn_backward_data<T, true> : k_bn_backward_data<T, false>;
+    size_t quotients = size_t(other != NULL ? 3 : 2) * GROUP * size_t(l.tile.cols) * sizeof(float);
 
     return for_segments(bn->seg, count, [&](int from, int segments, const Segments &some) {
         size_t offset = size_t(from) * l.row;
 
-        return launch(kernel, l.grid(segments), l.block(), 0, stream, static_cast<const T *>(d_g),
-                      norm_of<T>(bn, from), norm_of<T>(other, from), some, l.plane, l.tile.groups,
-                      d_sums + offset, other != NULL ? d_sums_other + offset : NULL, batch_stats,
+        return launch(kernel, l.grid(segments), l.block(), quotients, stream,
+                      static_cast<const T *>(d_g), norm_of<T>(bn, from), norm_of<T>(other, from),
+                      some, l.plane, l.tile.groups, d_sums + offset,
+                      other != NULL ? d_sums_other + offset : NULL, batch_stats,
                       static_cast<T *>(d_x), static_cast<T *>(d_x_other));
     });
 }
@@ -261,22 +298,29 @@ struct ParamGradients {
     float *d_gamma[APD_BN_SETS], *d_beta[APD_BN_SETS];
 };
 
-/* Segments in ascending order, each rounded to float, as in kernels/ref. */
+/* Segments in ascending order, each rounded to float, as in kernels/ref. Grid: channels, set. A set
+ * that no segment has is not touched. */
 __global__ void __launch_bounds__(BLOCK_THREADS)
     k_bn_backward_params(int channels, int count, Segments seg, const double *d_sums,
                          ParamGradients to)
 {
-    int k = int(blockIdx.x * blockDim.x + threadIdx.x);
+    int k = int(blockIdx.x * blockDim.x + threadIdx.x), set = int(blockIdx.y);
+    float *d_gamma = of_set(to.d_gamma, set), *d_beta = of_set(to.d_beta, set);
+    float gamma = 0, beta = 0;
+    bool any = false;
 
     if (k >= channels)
         return;
     for (int s = 0; s < count; s++, d_sums += 2 * size_t(channels)) {
-        float *d_gamma = of_set(to.d_gamma, seg.set[s]), *d_beta = of_set(to.d_beta, seg.set[s]);
-
-        if (seg.images[s] == 0)
+        if (seg.set[s] != set || seg.images[s] == 0)
             continue;
-        d_gamma[k] = float(double(d_gamma[k]) + d_sums[channels + k]);
-        d_beta[k] = float(double(d_beta[k]) + d_sums[k]);
+        gamma = float(double(any ? gamma : d_gamma[k]) + d_sums[channels + k]);
+        beta = float(double(any ? beta : d_beta[k]) + d_sums[k]);
+        any = true;
+    }
+    if (any) {
+        d_gamma[k] = gamma;
+        d_beta[k] = beta;
     }
 }
 EMU_KERNEL(k_bn_backward_params)
@@ -298,7 +342,8 @@ extern "C" cudaError_t apd_cuda_bn_backward_params(int c, const struct apd_cuda_
         Segments some;
         int count = segments_from(seg, from, NULL, &some);
         cudaError_t status =
-            launch(k_bn_backward_params, dim3(unsigned(divide_up(size_t(channels), BLOCK_THREADS))),
+            launch(k_bn_backward_params,
+                   dim3(unsigned(divide_up(size_t(channels), BLOCK_THREADS)), APD_BN_SETS),
                    dim3(BLOCK_THREADS), 0, stream, channels, count, some,
                    d_sums + size_t(from) * 2 * size_t(channels), to);
 

@@ -54,7 +54,7 @@ static cudaError_t bn_forward(const struct apd_cuda_bn *bn, const struct apd_cud
                               const void *add, int relu, void *y, uint8_t *mask,
                               cudaStream_t stream)
 {
-    Layout l = layout_of(bn, plane_of(bn->shape), 4);
+    Layout l = layout_of(bn->shape, bn->seg, plane_of(bn->shape), FEW_PIXELS);
     auto kernel = other != NULL ? k_bn_forward<T, true> : k_bn_forward<T, false>;
 
     return for_segments(bn->seg, NULL, [&](int from, int count, const Segments &some) {

@@ -4,72 +4,79 @@
  * differences are exact to their own size, however large the mean. Then double takes over: 6
  * operations in double every RUN values cost nothing even where double runs at 1/64 of the speed.
  * (All sums in double would be bound by conversions on an A100, and hopeless elsewhere.) */
-#include "kernels/cuda/reduce.cuh"
+#include "kernels/cuda/bn.cuh"
 
 /* ---- sums ---- */
 
 /* Sums of one thread: in float about `pivot` over a run, in double over all. */
 struct Sums {
-    float pivot[GROUP], offset[GROUP], square[GROUP];
-    double sum[GROUP], squares[GROUP];
+    float pivot[GROUP];
+    LongSum offset, square;
+
+    __device__ __forceinline__ void add(const float (&v)[GROUP])
+    {
+#pragma unroll
+        for (int k = 0; k < GROUP; k++) {
+            float d = v[k] - pivot[k];
+
+            offset.run[k] += d;
+            square.run[k] = fmaf(d, d, square.run[k]);
+        }
+    }
+
+    __device__ __forceinline__ void end_run(int count)
+    {
+#pragma unroll
+        for (int k = 0; k < GROUP; k++) {
+            double p = pivot[k], off = offset.run[k], n = count;
+
+            offset.of(k) += off + n * p;
+            square.of(k) += double(square.run[k]) + p * (2 * off + n * p);
+            offset.run[k] = square.run[k] = 0;
+        }
+    }
 };
 
-static __device__ __forceinline__ void end_run(Sums *s, int count)
-{
-#pragma unroll
-    for (int k = 0; k < GROUP; k++) {
-        double p = s->pivot[k], offset = s->offset[k], n = count;
-
-        s->sum[k] += offset + n * p;
-        s->squares[k] += double(s->square[k]) + p * (2 * offset + n * p);
-    }
-}
-
-/* parts: [segment][part][2][channels]. Grid: part, tile, segment. */
+/* parts: [segment][part][2][channels]. The loop over a run has one condition, so that the loads of
+ * several values are on their way at once. */
 template <class T>
-__global__ void __launch_bounds__(BLOCK_THREADS)
+__global__ void __launch_bounds__(BLOCK_THREADS, 3)
     k_bn_sums(const T *x, Segments seg, size_t plane, int groups, double *parts)
 {
     DYN_SHARED(double, shared);
-    int s = int(blockIdx.z), group = int(blockIdx.y * blockDim.x + threadIdx.x);
-    size_t channels = size_t(groups) * GROUP, step = size_t(gridDim.x) * blockDim.y;
-    size_t pixel = size_t(seg.first[s]) * plane;
-    size_t end = pixel + size_t(seg.images[s]) * plane;
-    Sums sums = {};
+    Walk w = walk_over(seg, plane, groups);
+    /* 2^32 pixels would be 64 GiB of one activation. */
+    unsigned pixels = unsigned(seg.images[w.s]) * unsigned(plane);
+    unsigned pixel = blockIdx.x * blockDim.y + threadIdx.y, step = gridDim.x * blockDim.y;
+    int left = w.group < groups && pixel < pixels ? int((pixels - pixel + step - 1) / step) : 0;
+    Sums sums;
 
-    pixel += size_t(blockIdx.x) * blockDim.y + threadIdx.y;
-    while (group < groups && pixel < end) {
-        int count = 1;
+    sums.offset.begin(shared, 0);
+    sums.square.begin(shared, 1);
+    while (left > 0) {
+        int run = left < RUN ? left : int(RUN);
 
-        load<GROUP>(x + pixel * channels + size_t(group) * GROUP, sums.pivot);
-#pragma unroll
-        for (int k = 0; k < GROUP; k++)
-            sums.offset[k] = sums.square[k] = 0;
-        pixel += step;
+        load<GROUP>(x + w.at, sums.pivot);
+        w.at += w.step;
 #pragma unroll 4
-        for (; count < RUN && pixel < end; count++, pixel += step) {
+        for (int count = 1; count < run; count++, w.at += w.step) {
             float v[GROUP];
 
-            load<GROUP>(x + pixel * channels + size_t(group) * GROUP, v);
-#pragma unroll
-            for (int k = 0; k < GROUP; k++) {
-                float d = v[k] - sums.pivot[k];
-
-                sums.offset[k] += d;
-                sums.square[k] = fmaf(d, d, sums.square[k]);
-            }
+            load<GROUP>(x + w.at, v);
+            sums.add(v);
         }
-        end_run(&sums, count);
+        sums.end_run(run);
+        left -= run;
     }
-    add_rows(shared, sums.sum);
-    add_rows(shared, sums.squares);
-    if (threadIdx.y == 0 && group < groups) {
-        double *out = parts + (size_t(s) * gridDim.x + blockIdx.x) * 2 * channels + group * GROUP;
+    add_rows(sums.offset.all);
+    add_rows(sums.square.all);
+    if (threadIdx.y == 0 && w.group < groups) {
+        double *out = parts + (size_t(w.s) * gridDim.x + blockIdx.x) * 2 * w.channels + w.channel;
 
 #pragma unroll
         for (int k = 0; k < GROUP; k++) {
-            out[k] = sums.sum[k];
-            out[channels + k] = sums.squares[k];
+            out[k] = sums.offset.of(k);
+            out[w.channels + k] = sums.square.of(k);
         }
     }
 }
@@ -81,24 +88,16 @@ template <class T>
 static cudaError_t bn_sums(struct apd_shape shape, const struct apd_cuda_segments *seg, const T *x,
                            double *sums, size_t stride, double *scratch, cudaStream_t stream)
 {
-    int channels = rounded_channels(shape.c);
-    Tile t = tile_of(channels);
-    size_t plane = size_t(shape.h) * size_t(shape.w);
-    size_t parts = parts_for(t, seg->count, largest_segment(seg) * plane, RUN);
-    size_t shared = size_t(t.cols) * size_t(t.rows) * GROUP * sizeof(double);
+    Layout l = layout_of(shape, seg, plane_of(shape), RUN);
+    auto launch_some = [&](int from, int count, const Segments &some) {
+        return launch(k_bn_sums<T>, l.grid(count), l.block(), l.sums_bytes(2), stream, x, some,
+                      l.plane, l.tile.groups, scratch + size_t(from) * l.parts * l.row);
+    };
+    cudaError_t status = for_segments(seg, NULL, launch_some);
 
-    for (int from = 0; from < seg->count; from += LAUNCH_SEGMENTS) {
-        Segments some;
-        int count = segments_from(seg, from, NULL, &some);
-        double *at = scratch + size_t(from) * parts * 2 * size_t(channels);
-        cudaError_t status = launch(
-            k_bn_sums<T>, dim3(unsigned(parts), unsigned(t.tiles), unsigned(count)),
-            dim3(unsigned(t.cols), unsigned(t.rows)), shared, stream, x, some, plane, t.groups, at);
-
-        if (status != cudaSuccess)
-            return status;
-    }
-    return apd_cuda_add_parts(seg->count, int(parts), 2 * channels, scratch, sums, stride, stream);
+    if (status != cudaSuccess)
+        return status;
+    return apd_cuda_add_parts(seg->count, int(l.parts), int(l.row), scratch, sums, stride, stream);
 }
 
 extern "C" cudaError_t apd_cuda_bn_sums(enum apd_cuda_type type, struct apd_shape shape,

@@ -76,7 +76,7 @@ template <class T>
 static cudaError_t bn_pool_forward(const struct apd_cuda_bn *bn, void *pooled, uint8_t *which,
                                    cudaStream_t stream)
 {
-    Layout l = layout_of(bn, plane_of(apd_maxpool_out(bn->shape)), 4);
+    Layout l = layout_of(bn->shape, bn->seg, plane_of(apd_maxpool_out(bn->shape)), FEW_PIXELS);
     Plane p = plane_of_pool(bn->shape);
 
     return for_segments(bn->seg, NULL, [&](int from, int count, const Segments &some) {
@@ -143,7 +143,7 @@ static cudaError_t bn_pool_backward_sums(const struct apd_cuda_bn *bn, const voi
                                          const void *d_y2, const uint8_t *which, void *d_g,
                                          double *d_sums, double *scratch, cudaStream_t stream)
 {
-    Layout l = layout_of(bn, plane_of(bn->shape), RUN);
+    Layout l = layout_of(bn->shape, bn->seg, plane_of(bn->shape), RUN);
     Plane p = plane_of_pool(bn->shape);
     auto launch_some = [&](int from, int count, const Segments &some) {
         return launch(k_bn_pool_backward_sums<T>, l.grid(count), l.block(), l.sums_bytes(2), stream,

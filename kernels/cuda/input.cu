@@ -98,10 +98,11 @@ extern "C" cudaError_t apd_cuda_input_pack(int n, size_t pixels, const uint8_t *
                                            float *noisy, cudaStream_t stream)
 {
     Noise noise = {sample, epoch, seed, purpose, float(range)};
-    dim3 grid(blocks_along(divide_up(pixels, QUAD), size_t(n)), rows_of_grid(size_t(n)));
+    dim3 grid;
 
     if (n == 0 || pixels == 0)
         return cudaSuccess;
+    grid = dim3(blocks_along(divide_up(pixels, QUAD), size_t(n)), rows_of_grid(size_t(n)));
     return launch(pixels % QUAD == 0 ? k_input_pack<true> : k_input_pack<false>, grid,
                   dim3(COPY_BLOCK), 0, stream, n, pixels, bytes, noise, x, noisy);
 }
@@ -159,6 +160,14 @@ extern "C" cudaError_t apd_cuda_attack_step(int n, size_t pixels, const float *x
 
 struct Box {
     int is_box, top, bottom, left, right;
+
+    /* Of a plane of width w. */
+    __device__ __forceinline__ bool has(unsigned pixel, int w) const
+    {
+        int y = int(pixel / unsigned(w)), x = int(pixel % unsigned(w));
+
+        return y >= top && y < bottom && x >= left && x < right;
+    }
 };
 
 template <int N>
@@ -179,12 +188,8 @@ __global__ void __launch_bounds__(COPY_BLOCK)
             load<N>(other + p, theirs);
 #pragma unroll
             for (int k = 0; k < N; k++) {
-                unsigned in_plane = unsigned((p + k) % plane);
-                int y = int(in_plane / unsigned(w)), x = int(in_plane % unsigned(w));
-                bool inside = y >= box.top && y < box.bottom && x >= box.left && x < box.right;
-
                 if (box.is_box)
-                    mine[k] = inside ? theirs[k] : mine[k];
+                    mine[k] = box.has(unsigned(p + k) % unsigned(plane), w) ? theirs[k] : mine[k];
                 else
                     mine[k] = keep * mine[k] + share * theirs[k];
             }
@@ -202,10 +207,12 @@ extern "C" cudaError_t apd_cuda_mix_images(int n, struct apd_shape shape, const 
     size_t image = size_t(shape.c) * size_t(shape.h) * size_t(shape.w);
     bool whole = image % QUAD == 0;
     Box box = {mix->is_box, mix->top, mix->bottom, mix->left, mix->right};
-    dim3 grid(blocks_along(divide_up(image, whole ? QUAD : 1), size_t(n)), rows_of_grid(size_t(n)));
+    dim3 grid;
 
     if (n == 0 || image == 0)
         return cudaSuccess;
+    grid =
+        dim3(blocks_along(divide_up(image, whole ? QUAD : 1), size_t(n)), rows_of_grid(size_t(n)));
     return launch(whole ? k_mix_images<QUAD> : k_mix_images<1>, grid, dim3(COPY_BLOCK), 0, stream,
                   n, shape.c, shape.h, shape.w, src, box, float(1 - mix->share), float(mix->share),
                   partner, dst);

@@ -73,4 +73,9 @@ static inline size_t at_most(size_t a, size_t most)
     return a < most ? a : most;
 }
 
+static inline size_t at_least(size_t a, size_t least)
+{
+    return a > least ? a : least;
+}
+
 #endif

@@ -22,8 +22,11 @@ extern "C" size_t apd_cuda_scratch_bytes(int channels, int segments)
     return sums > others ? sums : others;
 }
 
+/* As many threads as a block may have: blocks are few, parts many. */
+enum { ADD_ROWS = 1024 / PART_COLS };
+
 /* out[segment * stride + k] = sum over parts of parts[segment][part][k], k < width. */
-__global__ void __launch_bounds__(PART_COLS *PART_ROWS)
+__global__ void __launch_bounds__(PART_COLS *ADD_ROWS)
     k_add_parts(int count, int width, const double *parts, double *out, size_t stride)
 {
     DYN_SHARED(double, shared);
@@ -40,6 +43,6 @@ extern "C" cudaError_t apd_cuda_add_parts(int segments, int parts, int width, co
 {
     return launch(k_add_parts,
                   dim3(unsigned(divide_up(size_t(width), PART_COLS)), unsigned(segments)),
-                  dim3(PART_COLS, PART_ROWS), PART_COLS * PART_ROWS * sizeof(double), stream, parts,
+                  dim3(PART_COLS, ADD_ROWS), PART_COLS * ADD_ROWS * sizeof(double), stream, parts,
                   width, from, out, stride);
 }

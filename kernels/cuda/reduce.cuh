@@ -13,7 +13,9 @@ enum {
     MOST_COLS = 32, /* 512 bytes of a 16-bit pixel */
     RUN = 32,       /* values summed in float before double takes over */
     MOST_PARTS = 512,
-    MOST_BLOCKS = 1024, /* of stage one; about 8 for each multiprocessor of the largest GPUs */
+    FEW_PIXELS = 4,
+    MOST_BLOCKS = 1024,  /* of stage one; about 8 for each multiprocessor of the largest GPUs */
+    ENOUGH_BLOCKS = 264, /* 2 for each */
     COLUMN_PARTS = 16,
     LAUNCH_SEGMENTS = 64
 };
@@ -48,12 +50,16 @@ static inline size_t most_parts(const Tile &t, int segments)
     return parts < 4 ? 4 : at_most(parts, MOST_PARTS);
 }
 
-/* Blocks that share the pixels of one image or segment. */
+/* Blocks that share the pixels of a segment. A thread has pixels_each of them; where the blocks
+ * would be too few for a GPU, less, down to FEW_PIXELS. */
 static inline size_t parts_for(const Tile &t, int segments, size_t most_pixels, size_t pixels_each)
 {
     size_t parts = divide_up(most_pixels, size_t(t.rows) * pixels_each);
+    size_t small = divide_up(most_pixels, size_t(t.rows) * FEW_PIXELS);
+    size_t enough = divide_up(ENOUGH_BLOCKS, size_t(segments) * size_t(t.tiles));
 
-    return parts < 1 ? 1 : at_most(parts, most_parts(t, segments));
+    parts = at_least(parts, at_most(small, enough));
+    return at_least(at_most(parts, most_parts(t, segments)), 1);
 }
 
 /* Up to LAUNCH_SEGMENTS segments as kernels get them: by value, with a number each (a count). */

@@ -205,6 +205,7 @@ int main(void)
         cmocka_unit_test(test_bn_constant),
         cmocka_unit_test(test_bn_moments_left),
         cmocka_unit_test(test_bn_many_segments),
+        cmocka_unit_test(test_bn_parts),
         cmocka_unit_test(test_bn_two),
         cmocka_unit_test(test_bn_scratch),
         cmocka_unit_test(test_bn_pool),

@@ -63,6 +63,7 @@ void test_bn_variance(void **state);
 void test_bn_constant(void **state);
 void test_bn_moments_left(void **state);
 void test_bn_many_segments(void **state);
+void test_bn_parts(void **state);
 void test_bn_two(void **state);
 void test_bn_scratch(void **state);
 void test_bn_pool(void **state);

@@ -303,11 +303,14 @@ static void check_backward_params(struct layer *l)
 {
     const struct bn_case *k = l->k;
     float want_gamma[APD_BN_SETS][MOST_CHANNELS], want_beta[APD_BN_SETS][MOST_CHANNELS];
+    float *const none[APD_BN_SETS] = {NULL}; /* a set that no segment has need not be there */
+    const struct apd_cuda_segments nothing = {.count = 1};
 
     for (int set = 0; set < APD_BN_SETS; set++) {
         memcpy(want_gamma[set], l->d_gamma[set], (size_t)l->wide * sizeof(float));
         memcpy(want_beta[set], l->d_beta[set], (size_t)l->wide * sizeof(float));
     }
+    OK(apd_cuda_bn_backward_params(k->shape.c, &nothing, l->d_sums, none, none, NULL));
     for (int s = 0; s < k->seg.count; s++) /* sums of other workers must not count where none is */
         if (k->seg.at[s].count == 0)
             l->d_sums[(size_t)s * 2 * (size_t)l->wide] = 1;
@@ -463,4 +466,34 @@ void test_bn_many_segments(void **state)
     for (int s = 0; s < 70; s++)
         k.seg.at[s] = (struct apd_segment){2 * s, 2, (enum apd_bn_set)(s % 2)};
     in_every_order(check_layer, &k);
+}
+
+/* Parts of the sums of a zero activation, one segment: each leaves a zero in scratch. */
+static int parts_of_sums(struct apd_shape shape, int n)
+{
+    struct apd_cuda_segments seg = segments_of(0, n);
+    size_t row = 2 * (size_t)rounded_up(shape.c), bytes = apd_cuda_scratch_bytes(shape.c, 1);
+    double *scratch = memory(bytes), *sums = doubles(row);
+    int parts = 0;
+
+    memset(scratch, 0xff, bytes);
+    OK(apd_cuda_bn_sums(APD_CUDA_F16, shape, &seg,
+                        memory(activation_elems(shape, n) * elem_bytes(APD_CUDA_F16)), sums, row,
+                        scratch, NULL));
+    while ((size_t)parts < bytes / sizeof(double) / row && scratch[(size_t)parts * row] == 0)
+        parts++;
+    release();
+    return parts;
+}
+
+/* Few pixels are spread over as many blocks as a GPU needs, down to four of them a thread. */
+void test_bn_parts(void **state)
+{
+    (void)state;
+    assert_int_equal(parts_of_sums((struct apd_shape){512, 1, 1}, 5), 1);
+    if (few())
+        return;
+    assert_int_equal(parts_of_sums((struct apd_shape){512, 7, 7}, 80), 123); /* 4 pixels a thread */
+    assert_int_equal(parts_of_sums((struct apd_shape){512, 14, 14}, 80), 132); /* of 2 tiles */
+    assert_int_equal(parts_of_sums((struct apd_shape){256, 56, 56}, 22), 270); /* 32 pixels */
 }

@@ -72,6 +72,7 @@ void test_input_pack(void **state)
     for (size_t k = 0; k < sizeof pixels / sizeof *pixels; k++)
         if (!few() || pixels[k] == 147)
             in_every_order(check_input_pack, &pixels[k]);
+    OK(apd_cuda_input_pack(0, 4, NULL, NULL, NULL, 1, 1, 1, NULL, NULL, NULL));
     done_with_reference();
 }
 
@@ -158,6 +159,7 @@ void test_mix_images(void **state)
     (void)state;
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++)
         in_every_order(check_mix, &cases[k]);
+    OK(apd_cuda_mix_images(0, cases[0].shape, NULL, &cases[0].mix, NULL, NULL, NULL));
     done_with_reference();
 }
 
