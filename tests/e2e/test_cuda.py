@@ -319,13 +319,14 @@ def test_workers_plan_alike_and_take_one_piece_each(data, workdir):
 
 
 def test_accuracy_is_that_of_the_cpu(tmp_path_factory, workdir):
-    """The quick start's network and recipe, on a part of its data that fits the time."""
+    """The quick start's network and recipe, on a part of its data that fits the time. Averaged, since a hundred
+    steps leave weights that jump: over ten seeds the CPU has 0.65 to 0.76, without the average 0.45 to 0.67."""
     data = support.make_data(tmp_path_factory.mktemp("part"), train=1000, test=200)
-    changes = {"train": {"epochs": 4, "max_steps": 0, "batch": 40, "lanes": 2}, "optim": {"lr": 0.05},
-               "eval": {"batch": 50}}
+    changes = {"train": {"epochs": 4, "max_steps": 0, "batch": 40, "lanes": 2}, "optim": {"lr": 0.03, "ema_decay": 0.95},
+               "bn": {"momentum": 0.3}, "eval": {"batch": 50}}
     right = {}
     for device in ("cpu", "cuda"):
         run_dir = train(workdir, data, device, workers=2, device=device, cuda={"precision": "fp16"}, **changes)
         right[device] = [r for r in support.records(run_dir, "evaluation") if r["name"] == "main"][-1]["top1"] / 200
-    assert right["cpu"] > 0.4
-    assert abs(right["cpu"] - right["cuda"]) < 0.2  # four standard deviations of such a difference
+    assert right["cpu"] > 0.6
+    assert abs(right["cpu"] - right["cuda"]) < 0.15  # three standard deviations of such a difference
