@@ -20,10 +20,11 @@ TOLERANCE = {"fp32": 1e-4, "tf32": 5e-3, "fp16": 2e-2, "bf16": 1e-1}
 
 # Training: `images` of `image_px`, `batch` of them a step. Speed: clean + auxiliary images and steps, of ResNet-50.
 FULL = types.SimpleNamespace(images=1000, image_px=28, batch=100, width=16, resumed_steps=600, px=224,
-                             shapes=[(64, 16, 30), (256, 64, 20), (64, 0, 30), (256, 0, 20)], network=[], peer=[])
+                             shapes=[(64, 16, 30), (256, 64, 20), (64, 0, 30), (256, 0, 20)], network=[], peer=[],
+                             precisions=list(TOLERANCE))
 QUICK = types.SimpleNamespace(images=100, image_px=12, batch=20, width=4, resumed_steps=20, px=16,
                               shapes=[(4, 2, 1), (6, 0, 1)], network=["model.width=8", "model.stem=small"],
-                              peer=["--device", "cpu", "--width", "8", "--steps", "2"])
+                              peer=["--device", "cpu", "--width", "8", "--steps", "2"], precisions=["bf16"])
 
 
 class Failed(Exception):
@@ -93,7 +94,7 @@ def doctor(host):
 
 def kernels(host):
     bad = []
-    for name, *arguments in (*(("test_cuda", precision) for precision in TOLERANCE), ("test_arena",)):
+    for name, *arguments in (*(("test_cuda", precision) for precision in host.size.precisions), ("test_arena",)):
         done = subprocess.run([host.build / "tests" / "kernel" / name, *arguments], capture_output=True, text=True)
         what = (*arguments, "memory")[0]
         yield f"{what}: {'pass' if done.returncode == 0 else f'exit {done.returncode}'}"
