@@ -16,7 +16,7 @@ pytestmark = standin.needs_all
 CONFIG = {
     "device": "cuda",
     "cuda": {"precision": "fp32"},
-    "train": {"epochs": 4, "batch": 80, "lanes": 4, "max_steps": 6},
+    "train": {"epochs": 4, "batch": 80, "lanes": 4, "max_steps": 4},
     "attack": {"eps": 0.1, "step": 0.1},
     "optim": {"lr": 1e-5},
     "log": {"per_step": True},
