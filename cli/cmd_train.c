@@ -10,13 +10,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <unistd.h>
 
-#define LOCK_WAIT_S 10 /* a killed run's processes need a moment to end */
+#define LOCK_WAIT_S    10 /* a killed run's processes need a moment to end */
+#define LEAST_LINGER_S 10 /* as do those of one that ended */
 
 struct train_args {
     struct apd_overrides config; /* RUN.yaml key=value ... */
@@ -174,6 +176,7 @@ static enum apd_code run(const struct train_args *args, const char *name,
         .name = name,
         .line = line,
         .max_restarts = args->max_restarts,
+        .linger_ms = (uint64_t)(fmax(config->cluster.silent_timeout_s, LEAST_LINGER_S) * 1e3),
         .quiet = args->quiet,
         .one_host = on_one_host(args),
     };

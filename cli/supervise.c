@@ -39,7 +39,7 @@ struct supervisor {
     int wait_status;
     int urgent; /* TERM, INT and HUP seen */
     int drain_asked, drain_told, stop_told;
-    uint64_t kill_at_ms; /* 0: never */
+    uint64_t kill_at_ms; /* mpirun; 0: never */
     uint64_t retry_at_ms;
     uint64_t generation; /* before this start */
     double speed_sum;
@@ -73,8 +73,12 @@ static json_t *own_status(const struct supervisor *s)
     return status;
 }
 
+/* The ranks end soon after their coordinator, and mpirun with them, unless it hangs: that of Open
+ * MPI 4.1.4 has been seen waiting in PMIx_server_finalize for a lock that nobody gives back. */
 static void disconnect(struct supervisor *s)
 {
+    if (s->client != NULL && s->kill_at_ms == 0)
+        s->kill_at_ms = apd_now_ms() + s->setup->linger_ms;
     apd_client_close(&s->client);
     s->retry_at_ms = apd_now_ms() + RETRY_MS;
 }
@@ -93,6 +97,8 @@ static void try_connect(struct supervisor *s)
     if (apd_client_open(s->setup->run_dir, &s->client, &err) != APD_OK ||
         apd_client_send(s->client, &request, &err) != APD_OK)
         disconnect(s);
+    else if (!s->stop_told)
+        s->kill_at_ms = 0;
 }
 
 static void take_status(struct supervisor *s, const json_t *status)
@@ -140,8 +146,12 @@ static void tell_coordinator(struct supervisor *s)
         if (s->mpirun > 0)
             (void)kill(s->mpirun, SIGINT);
     }
-    if (s->kill_at_ms != 0 && apd_now_ms() >= s->kill_at_ms && s->mpirun > 0)
+    if (s->kill_at_ms != 0 && apd_now_ms() >= s->kill_at_ms && s->mpirun > 0) {
+        if (!s->stop_told)
+            say(s, "mpirun goes on without its coordinator: it is killed");
         (void)kill(s->mpirun, SIGKILL);
+        s->kill_at_ms = 0;
+    }
 }
 
 static void reap(struct supervisor *s)
@@ -178,6 +188,7 @@ static enum apd_code run_once(struct supervisor *s, const char *log, struct apd_
 {
     s->drain_told = 0;
     s->retry_at_ms = 0;
+    s->kill_at_ms = 0;
     APD_TRY(apd_child_start(s->setup->line, log, &s->mpirun, err));
     while (s->mpirun > 0) {
         struct pollfd fds[] = {

@@ -6,13 +6,16 @@
 #include "base/err.h"
 #include "cli/launch.h"
 
+#include <stdint.h>
+
 struct apd_supervision {
     const char *name;    /* for messages */
     const char *run_dir; /* prepared, absolute */
     const struct apd_command_line *line;
     long max_restarts;
-    int quiet;    /* no progress, only messages and the report */
-    int one_host; /* all ranks run here */
+    uint64_t linger_ms; /* mpirun may live so long after the coordinator */
+    int quiet;          /* no progress, only messages and the report */
+    int one_host;       /* all ranks run here */
 };
 
 /* Returns when the run is complete or cannot go on. *out_exit: the exit status. The first TERM, INT

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import stat
 import sys
@@ -170,3 +171,19 @@ def test_shared_memory_of_a_killed_run_is_removed_by_the_next(play, start, advpr
     assert os.path.isdir(folder)
     play(advprop, [[None, "wait"], [DONE, 0]])
     assert not os.path.exists(folder)
+
+
+def test_mpirun_that_outlives_its_ranks_is_killed_and_the_run_is_reported(advprop, tiny_yaml, tmp_path):
+    """As Open MPI's does when it hangs in its own end: neither INT nor TERM reach it."""
+    place = tmp_path / "fake"
+    place.mkdir()
+    mpirun = place / "mpirun"
+    mpirun.write_text(f"#!{sys.executable}\nimport signal, subprocess, sys\n"
+                      "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])\n"
+                      f"subprocess.call([{shutil.which('mpirun')!r}, *sys.argv[1:]])\n"
+                      "while True:\n    signal.pause()\n")
+    mpirun.chmod(0o755)
+    result = advprop("train", tiny_yaml, "cluster.silent_timeout_s=1", "--workers", "1", "--run", tmp_path / "run",
+                     env=dict(os.environ, PATH=f"{place}:{os.environ['PATH']}"))
+    assert "mpirun goes on without its coordinator: it is killed" in result.stderr
+    assert "clean accuracy, main BN" in result.stdout
