@@ -5,23 +5,15 @@
  * plan without a device. */
 #include "base/clock.h"
 #include "base/fs.h"
-#include "kernels/cuda/dnn.h"
+#include "tests/emu/dnn_case.h"
 #include "tests/support/scratch.h"
 #include "worker/model/arch.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-#include <cudnn_graph.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define GOOD(call) good((call), &err)
-#define MIB        ((size_t)1 << 20)
+#define MIB ((size_t)1 << 20)
 
 /* Images of the passes: the part of a batch of 256 that is attacked (1 in 5), and the batch, which
  * is also that of evaluation. */
@@ -49,12 +41,6 @@ static const struct precision {
 };
 enum { PRECISIONS = sizeof precisions / sizeof *precisions };
 
-static void good(enum apd_code code, const struct apd_err *err)
-{
-    if (code != APD_OK)
-        fail_msg("%s", err->msg);
-}
-
 static struct apd_dnn *new_dnn(const char *engines)
 {
     struct apd_dnn_options options = {.device_json = device_json, .engines = engines};
@@ -63,17 +49,6 @@ static struct apd_dnn *new_dnn(const char *engines)
 
     GOOD(apd_dnn_create(&options, &dnn, &err));
     return dnn;
-}
-
-static struct apd_dnn_plan_info plan_info(struct apd_dnn *dnn, const struct apd_dnn_problem *p)
-{
-    const struct apd_dnn_plan *plan = NULL;
-    struct apd_dnn_plan_info info;
-    struct apd_err err;
-
-    GOOD(apd_dnn_plan(dnn, p, &plan, &err));
-    apd_dnn_plan_info(plan, &info);
-    return info;
 }
 
 /* ---- all problems ---- */
@@ -122,7 +97,7 @@ static void plan_one(struct survey *survey, int precision, struct apd_dnn_proble
     p.tf32 = precisions[precision].tf32;
     if (!is_new(survey, &p))
         return;
-    info = plan_info(survey->dnn, &p);
+    info = dnn_plan_info(survey->dnn, &p);
     memcpy(survey->name[survey->plans - 1], info.name, sizeof info.name);
     (void)snprintf(line, sizeof line, "%s,%s,%s,%d,%d,%d,%d,%d,%d,%d,%d", layer,
                    precisions[precision].name, ops[p.op], p.n, p.h, p.w, p.c, p.k, p.kernel,
@@ -202,7 +177,7 @@ static void plan_again(const struct survey *survey, const char *engines)
 
     assert_string_equal(apd_dnn_engines_note(dnn), "");
     for (size_t i = 0; i < survey->plans; i++)
-        assert_string_equal(plan_info(dnn, &survey->seen[i]).name, survey->name[i]);
+        assert_string_equal(dnn_plan_info(dnn, &survey->seen[i]).name, survey->name[i]);
     assert_string_equal(apd_dnn_replaced(dnn), "");
     apd_dnn_destroy(&dnn);
 }
@@ -308,17 +283,17 @@ static void a_restart_takes_the_engine_of_the_file(void **state)
     struct apd_err err;
 
     (void)state;
-    exact = plan_info(dnn, &problem);
+    exact = dnn_plan_info(dnn, &problem);
     GOOD(apd_dnn_save(dnn, &err));
     problem.tf32 = 1;
-    rounded = plan_info(dnn, &problem);
+    rounded = dnn_plan_info(dnn, &problem);
     assert_string_not_equal(exact.name, rounded.name);
     apd_dnn_destroy(&dnn);
 
     replace(path, "\"tf32\":false", "\"tf32\":true");
     dnn = new_dnn(path);
     assert_string_equal(apd_dnn_engines_note(dnn), "");
-    again = plan_info(dnn, &problem);
+    again = dnn_plan_info(dnn, &problem);
     assert_string_equal(again.name, exact.name);
     assert_int_equal(again.workspace_bytes, exact.workspace_bytes);
     apd_dnn_destroy(&dnn);
@@ -342,7 +317,7 @@ static void engines_that_cudnn_does_not_have_are_chosen_anew(void **state)
 
         scratch_write(path, "", 0);
         dnn = new_dnn(path);
-        first = plan_info(dnn, &float_problem);
+        first = dnn_plan_info(dnn, &float_problem);
         GOOD(apd_dnn_save(dnn, &err));
         apd_dnn_destroy(&dnn);
         GOOD(apd_read_file(path, MIB, &text, NULL, &err));
@@ -354,7 +329,7 @@ static void engines_that_cudnn_does_not_have_are_chosen_anew(void **state)
         free(text);
         dnn = new_dnn(path);
         assert_string_equal(apd_dnn_engines_note(dnn), "");
-        assert_string_equal(plan_info(dnn, &float_problem).name, first.name);
+        assert_string_equal(dnn_plan_info(dnn, &float_problem).name, first.name);
         apd_dnn_destroy(&dnn);
     }
 }
